@@ -1,0 +1,104 @@
+# Builds everything below build/ and nothing elsewhere.
+#
+#   make            build/reconify-agent, build/reconify-sink
+#   make test       all tests          (SAN=address,undefined for sanitizers)
+#   make demo       the main job, on real input
+#   make install    DESTDIR= PREFIX=/usr/local
+#   V=1 shows commands; WERROR=1 makes warnings errors (CI does).
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+SAN     ?=
+VERSION := $(shell cat VERSION)
+comma   := ,
+# One folder for each variant, so that objects of different flags never mix.
+variant := $(if $(SAN),san-$(subst $() ,-,$(subst $(comma),-,$(SAN))),)$(if $(filter clang%,$(CC)),-clang,)
+B       := build$(if $(variant),/$(patsubst -%,%,$(variant)),)
+
+PKG_CONFIG ?= pkg-config
+agent_libs := sqlite3 libcurl libcjson libuv inih
+sink_libs  := libmicrohttpd libcjson
+
+warnings := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+            -Wformat=2 -Wundef -Wvla $(if $(WERROR),-Werror)
+CFLAGS   ?= -O2 -g
+override CFLAGS += -std=c11 $(warnings) -fstack-protector-strong -fno-common -pthread \
+            $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+override CPPFLAGS += -D_GNU_SOURCE -I. -I$(B)/generated -DRECONIFY_VERSION='"$(VERSION)"' \
+            $(if $(SAN),,$(if $(findstring -O0,$(CFLAGS)),,-D_FORTIFY_SOURCE=2)) \
+            $(shell $(PKG_CONFIG) --cflags $(agent_libs) $(sink_libs))
+override LDFLAGS += -pthread $(if $(SAN),-fsanitize=$(SAN)) -Wl,-z,relro,-z,now
+
+agent_sources := $(filter-out agent/sink.c,$(wildcard agent/*.c)) $(wildcard spool/*.c)
+agent_objects := $(agent_sources:%.c=$(B)/%.o)
+agent_parts   := $(filter-out $(B)/agent/main.o,$(agent_objects))
+sink_objects  := $(B)/agent/sink.o $(B)/agent/json.o
+unit_sources  := $(wildcard tests/unit/test_*.c)
+unit_programs := $(unit_sources:tests/unit/%.c=$(B)/tests/%)
+
+ifeq ($(V),1)
+Q :=
+say = @:
+else
+Q := @
+say = @printf '  %-6s %s\n'
+endif
+
+.PHONY: all test demo install uninstall clean analyze boundaries
+all: $(B)/reconify-agent $(B)/reconify-sink
+
+$(B)/reconify-agent: $(agent_objects)
+	$(say) LINK $@
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $$($(PKG_CONFIG) --libs $(agent_libs)) $(LDLIBS)
+
+$(B)/reconify-sink: $(sink_objects)
+	$(say) LINK $@
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $$($(PKG_CONFIG) --libs $(sink_libs)) $(LDLIBS)
+
+$(B)/%.o: %.c Makefile VERSION
+	$(say) CC $<
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# The schema is one readable SQL file; the program carries it as a string.
+$(B)/generated/schema_sql.h: schema/spool.sql Makefile
+	$(say) EMBED $<
+	$(Q)mkdir -p $(@D)
+	$(Q)sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $< > $@
+
+$(B)/spool/migrate.o: $(B)/generated/schema_sql.h
+
+$(B)/tests/%: tests/unit/%.c $(agent_parts) Makefile
+	$(say) TEST $@
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(agent_parts) \
+	    $$($(PKG_CONFIG) --libs $(agent_libs) cmocka) $(LDLIBS)
+
+test: all $(unit_programs) boundaries
+	$(Q)python3 tests/run.py $(B)
+
+# Who may know whom. A header that creeps into the wrong file is how a small
+# program stops being one.
+boundaries:
+	$(Q)sh tests/boundaries.sh
+
+demo: all
+	$(Q)sh packaging/demo.sh $(B)
+
+analyze:
+	$(Q)cppcheck --quiet --std=c11 --enable=warning,portability,performance \
+	    --inline-suppr --error-exitcode=1 -I. -DRECONIFY_VERSION='""' agent spool
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/reconify-agent
+	install -m 755 $(B)/reconify-agent $(B)/reconify-sink $(DESTDIR)$(PREFIX)/bin
+	install -m 644 schema/spool.sql schema/README.md $(DESTDIR)$(PREFIX)/share/reconify-agent
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/reconify-agent $(DESTDIR)$(PREFIX)/bin/reconify-sink
+	rm -rf $(DESTDIR)$(PREFIX)/share/reconify-agent
+
+clean:
+	rm -rf build
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -1,0 +1,110 @@
+/* The state of the destination; see breaker.h. */
+#include "agent/breaker.h"
+
+#include "agent/policy.h"
+
+void breaker_init(struct breaker *breaker)
+{
+	*breaker = (struct breaker){ .state = DESTINATION_UP, .allowance = 1, .epoch = 1 };
+}
+
+static int64_t later(int64_t now, int64_t wait, int64_t asked)
+{
+	return now + (asked > wait ? asked : wait);
+}
+
+bool breaker_failed(struct breaker *breaker, const struct breaker_limits *limits,
+                    const struct breaker_failure *failure, int64_t now, uint64_t random)
+{
+	if (breaker->witnesses == 0)
+		breaker->witness = failure->record;
+	if (breaker->witnesses == 0 ||
+	    (!failure->counted && failure->record != breaker->witness))
+		breaker->witnesses++;
+	if (failure->whole && breaker->witnesses < BREAKER_WITNESSES)
+		breaker->witnesses = BREAKER_WITNESSES;
+
+	bool was_up = breaker->state == DESTINATION_UP;
+	if (was_up && breaker->witnesses < BREAKER_WITNESSES && !failure->alone)
+		return false;
+	if (was_up) {
+		breaker->failures = 0;
+		breaker->state = DESTINATION_DOWN;
+	}
+	if (breaker->failures < UINT32_MAX)
+		breaker->failures++;
+	int64_t wait = breaker->state == DESTINATION_HELD
+	                       ? limits->cap
+	                       : policy_backoff(breaker->failures, limits->base, limits->cap, random);
+	breaker->next_try = later(now, wait, failure->retry_after);
+	breaker->quick_try =
+		later(now, policy_backoff(1, limits->base, limits->cap, random >> 7),
+	              failure->retry_after);
+	return was_up;
+}
+
+bool breaker_hold(struct breaker *breaker, const struct breaker_limits *limits, int64_t now,
+                  uint64_t random)
+{
+	bool news = breaker->state != DESTINATION_HELD;
+	breaker->state = DESTINATION_HELD;
+	breaker->failures = news ? 1 : breaker->failures + 1;
+	breaker->witnesses = BREAKER_WITNESSES;
+	/* The longest interval, spread by a tenth so that a fleet does not beat time. */
+	breaker->next_try = now + limits->cap - (int64_t)(random % (uint64_t)(limits->cap / 10 + 1));
+	breaker->quick_try = breaker->next_try;
+	return news;
+}
+
+bool breaker_alive(struct breaker *breaker)
+{
+	bool news = breaker->state != DESTINATION_UP;
+	breaker->state = DESTINATION_UP;
+	breaker->failures = 0;
+	if (news) {
+		breaker->allowance = 1;
+		breaker->witnesses = 0;
+		breaker->witness = 0;
+	}
+	return news;
+}
+
+void breaker_succeeded(struct breaker *breaker, const struct breaker_limits *limits)
+{
+	breaker->epoch++;
+	breaker->witnesses = 0;
+	breaker->witness = 0;
+	if (breaker->allowance < limits->connections)
+		breaker->allowance++;
+}
+
+bool breaker_blames_witness(const struct breaker *breaker)
+{
+	return breaker->state == DESTINATION_DOWN && breaker->witnesses == 1;
+}
+
+unsigned breaker_room(const struct breaker *breaker, const struct breaker_limits *limits,
+                      unsigned in_flight, bool fresh, int64_t now)
+{
+	unsigned allowed = breaker->allowance;
+	if (breaker->state != DESTINATION_UP)
+		allowed = now >= breaker_next_try(breaker, fresh) ? 1 : 0;
+	if (allowed > limits->connections)
+		allowed = limits->connections;
+	return allowed > in_flight ? allowed - in_flight : 0;
+}
+
+int64_t breaker_next_try(const struct breaker *breaker, bool fresh)
+{
+	if (breaker->state == DESTINATION_UP)
+		return INT64_MAX;
+	if (fresh && breaker_blames_witness(breaker) && breaker->quick_try < breaker->next_try)
+		return breaker->quick_try;
+	return breaker->next_try;
+}
+
+void breaker_try_now(struct breaker *breaker, int64_t now)
+{
+	breaker->next_try = now;
+	breaker->quick_try = now;
+}

@@ -1,0 +1,326 @@
+/* Run and drain; see daemon.h. */
+#include "agent/daemon.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sysexits.h>
+#include <time.h>
+
+#include "agent/client.h"
+#include "agent/lock.h"
+#include "agent/log.h"
+#include "agent/loop.h"
+#include "agent/status.h"
+
+#define ROW_SLACK (1 << 20) /* rows a little over max_record can still be looked at */
+#define WATCH_INTERVAL_MS 200
+
+int daemon_configure(const struct daemon_call *call, struct config **config, char **error)
+{
+	int code = config_read(call->config_file, config, error);
+	if (code != EX_OK)
+		return code;
+	if (call->spool_path != NULL) {
+		char *path = strdup(call->spool_path);
+		if (path == NULL) {
+			config_free(*config);
+			*error = NULL;
+			return EX_OSERR;
+		}
+		free((*config)->spool_path);
+		(*config)->spool_path = path;
+	}
+	config_load_keys(*config);
+	return EX_OK;
+}
+
+static struct config *reload(void *context, char **error)
+{
+	struct config *config = NULL;
+	return daemon_configure(context, &config, error) == EX_OK ? config : NULL;
+}
+
+/* Keys and people's texts are in this process's memory: none of it may end up in
+ * a core file, or be read by another process of the same user. */
+static void protect_process(void)
+{
+	static const struct rlimit none = { 0, 0 };
+	(void)setrlimit(RLIMIT_CORE, &none);
+#ifndef __SANITIZE_ADDRESS__ /* the leak check must trace its own process */
+	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+#endif
+	(void)signal(SIGPIPE, SIG_IGN);
+	(void)signal(SIGXFSZ, SIG_IGN); /* a file size limit shows as an error of the write */
+}
+
+static int complain(int code, const char *subject, const char *problem)
+{
+	(void)fprintf(stderr, "reconify-agent: %s%s\n", subject, problem);
+	return code;
+}
+
+/* The endpoint for a log line: a query could hold a secret. */
+static void endpoint_in_words(const struct config *config, char *into, size_t size)
+{
+	(void)snprintf(into, size, "%.*s", (int)strcspn(config->url, "?"), config->url);
+}
+
+static int need_url(const struct config *config)
+{
+	if (config->url != NULL)
+		return EX_OK;
+	(void)fprintf(stderr, "reconify-agent: no endpoint is configured: set url in [endpoint] of "
+	              "%s, or RECONIFY_ENDPOINT\n",
+	              config->file != NULL ? config->file : CONFIG_DEFAULT_FILE);
+	return EX_CONFIG;
+}
+
+/* Opens the spool and takes its lock. 75 with `*holder` set: another agent runs. */
+static int take_spool(const struct config *config, enum spool_mode mode, struct spool **spool,
+                      struct lock *lock, pid_t *holder)
+{
+	struct spool_error error;
+	*holder = 0;
+	*spool = spool_open(config->spool_path, mode, config->max_record + ROW_SLACK, &error);
+	if (*spool == NULL)
+		return complain(status_exit_code(error.status), error.sentence, "");
+	enum lock_result result = lock_take(lock, config->spool_path, holder);
+	if (result == LOCK_TAKEN)
+		return EX_OK;
+	int reason = errno;
+	spool_close(*spool);
+	*spool = NULL;
+	if (result == LOCK_HELD)
+		return EX_TEMPFAIL;
+	(void)fprintf(stderr, "reconify-agent: %s-agent.lock: cannot be locked: %s\n",
+	              config->spool_path, strerror(reason));
+	return reason == EACCES || reason == EPERM || reason == EROFS ? EX_NOPERM : EX_IOERR;
+}
+
+static void apply_limits(struct spool *spool, const struct config *config,
+                         const struct log *log)
+{
+	if (spool_set_limits(spool, config->max_spool, config->max_record,
+	                     config->when_full == WHEN_FULL_DROP_OLDEST) != SPOOL_OK) {
+		char sentence[800];
+		(void)snprintf(sentence, sizeof sentence, "the limits of [spool] could not be written "
+		               "down and are as before: %s", spool_last_error(spool)->sentence);
+		log_line(log, LOG_WARNING, sentence);
+	}
+}
+
+int daemon_run(const struct daemon_call *call, struct config *config)
+{
+	struct spool *spool = NULL;
+	struct lock lock;
+	struct report last;
+	pid_t holder;
+	char endpoint[256], sentence[1024];
+
+	protect_process();
+	int code = need_url(config);
+	if (code == EX_OK)
+		code = take_spool(config, SPOOL_CREATE, &spool, &lock, &holder);
+	if (code != EX_OK) {
+		if (code == EX_TEMPFAIL && holder > 0)
+			(void)fprintf(stderr, "reconify-agent: %s: another agent has this spool already "
+			              "(pid %ld); this one ends\n", config->spool_path, (long)holder);
+		config_free(config);
+		return code;
+	}
+
+	struct log log = log_open(config->log_level);
+	apply_limits(spool, config, &log);
+	lock_note_crashes(&lock);
+	endpoint_in_words(config, endpoint, sizeof endpoint);
+	(void)snprintf(sentence, sizeof sentence, "version %s: shipping %s to %s",
+	               RECONIFY_VERSION, config->spool_path, endpoint);
+	log_line(&log, LOG_INFO, sentence);
+	if (lock.crashed)
+		log_line(&log, LOG_WARNING, "the agent crashed before: one record at a time until one "
+		         "has its answer");
+
+	struct daemon_call again = *call;
+	struct loop_options options = {
+		.spool_path = config->spool_path, .lock = &lock, .log = log, .last_id = INT64_MAX,
+		.reload = reload, .context = &again
+	};
+	/* The loop may replace the configuration, but never the spool. */
+	char *path = strdup(config->spool_path);
+	options.spool_path = path != NULL ? path : config->spool_path;
+	code = loop_run(&options, &config, &spool, &last);
+	lock_release(&lock);
+	free(path);
+	config_free(config);
+	return code;
+}
+
+/* --- Drain -------------------------------------------------------------- */
+
+struct drain {
+	struct daemon_call call;
+	struct spool *watch; /* for looking on */
+	int64_t last_id;
+	struct spool_ledger before;
+	bool progress;
+};
+
+static int64_t monotonic_ms(void)
+{
+	struct timespec time;
+	if (clock_gettime(CLOCK_MONOTONIC, &time) != 0)
+		return 0;
+	return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
+}
+
+static void show_progress(void *context)
+{
+	const struct drain *drain = context;
+	struct spool_ledger ledger;
+	if (!drain->progress || spool_read_ledger(drain->watch, 0, &ledger) != SPOOL_OK)
+		return;
+	(void)fprintf(stderr, "reconify-agent: %" PRId64 " of %" PRId64 " delivered, %" PRId64
+	              " waiting\n", ledger.delivered - drain->before.delivered,
+	              drain->before.waiting, ledger.waiting);
+}
+
+static struct config *reload_drain(void *context, char **error)
+{
+	const struct drain *drain = context;
+	struct daemon_call call = drain->call;
+	return reload(&call, error);
+}
+
+/* True when a row that waited at the start still waits. */
+static bool something_left(struct spool *spool, int64_t last_id)
+{
+	struct spool_place place;
+	enum spool_status status = spool_begin_read(spool);
+	if (status == SPOOL_OK)
+		status = spool_next(spool, 1, last_id, &place);
+	spool_end_read(spool);
+	return status != SPOOL_END;
+}
+
+/* What came of it, on standard error; the exit code. */
+static int conclude(const struct drain *drain, const struct report *report)
+{
+	struct spool_ledger after;
+	if (spool_read_ledger(drain->watch, 2000, &after) != SPOOL_OK)
+		return complain(status_exit_code(spool_last_error(drain->watch)->status),
+		                spool_last_error(drain->watch)->sentence, "");
+	int64_t delivered = after.delivered - drain->before.delivered;
+	int64_t dead = after.dead - drain->before.dead;
+	bool left = something_left(drain->watch, drain->last_id);
+	(void)fprintf(stderr, "reconify-agent: %" PRId64 " delivered, %" PRId64
+	              " became dead letters, %" PRId64 " waiting\n", delivered, dead > 0 ? dead : 0,
+	              after.waiting);
+	if (!left && dead <= 0)
+		return EX_OK;
+	if (left && report->state != DESTINATION_UP)
+		(void)fprintf(stderr, "reconify-agent: the endpoint is %s: %s\n",
+		              report_state_name(report->state), report->reason);
+	for (size_t i = 0; left && i < report->app_count; i++)
+		if (report->apps[i].held)
+			(void)fprintf(stderr, "reconify-agent: app %s is held: %s\n", report->apps[i].name,
+			              report->apps[i].reason);
+	if (left && report->retrying > 0)
+		(void)fprintf(stderr, "reconify-agent: record %" PRId64 "%s fails by itself: %s\n",
+		              report->retrying_id, report->retrying > 1 ? " (and others)" : "",
+		              report->retrying_reason);
+	if (left && report->storage[0] != '\0')
+		(void)fprintf(stderr, "reconify-agent: %s\n", report->storage);
+	if (dead > 0)
+		(void)fprintf(stderr, "reconify-agent: the table dead_letters of %s says why "
+		              "(column reason)\n", drain->call.spool_path);
+	return EX_TEMPFAIL;
+}
+
+/* Beside a running agent: that one ships, this one looks on. */
+static int watch_agent(const struct drain *drain, const struct config *config, int64_t wait)
+{
+	struct report report = { .state = DESTINATION_UP };
+	int64_t end = monotonic_ms() + wait, second = monotonic_ms() + 1000;
+	if (!client_ask(config->spool_path, CLIENT_TRY_NOW, &report))
+		return complain(EX_TEMPFAIL, config->spool_path,
+		                ": another agent has this spool, but does not answer");
+	for (;;) {
+		const struct timespec moment = { 0, WATCH_INTERVAL_MS * 1000000L };
+		(void)nanosleep(&moment, NULL);
+		if (!something_left(drain->watch, drain->last_id))
+			break;
+		if (!client_ask(config->spool_path, CLIENT_STATUS, &report))
+			return complain(EX_TEMPFAIL, config->spool_path,
+			                ": the agent of this spool has ended; try again");
+		if (report.quiet && monotonic_ms() >= end)
+			break;
+		if (monotonic_ms() >= second) {
+			show_progress((void *)(uintptr_t)drain);
+			second += 1000;
+		}
+	}
+	return conclude(drain, &report);
+}
+
+int daemon_drain(const struct daemon_call *call, struct config *config, bool progress,
+                 int64_t wait)
+{
+	struct spool *spool = NULL;
+	struct spool_error error;
+	struct lock lock;
+	struct report last;
+	pid_t holder = 0;
+	struct drain drain = { .call = *call, .progress = progress };
+	char *path = strdup(config->spool_path);
+
+	protect_process();
+	drain.call.spool_path = path != NULL ? path : call->spool_path;
+	int code = take_spool(config, SPOOL_WORK, &spool, &lock, &holder);
+	if (code != EX_OK && holder == 0)
+		goto end;
+	drain.watch = spool_open(config->spool_path, SPOOL_READ, config->max_record, &error);
+	if (drain.watch == NULL || spool_read_ledger(drain.watch, 2000, &drain.before) != SPOOL_OK) {
+		if (drain.watch != NULL)
+			error = *spool_last_error(drain.watch);
+		code = complain(status_exit_code(error.status), error.sentence, "");
+		spool_close(spool);
+		if (holder == 0)
+			lock_release(&lock);
+		goto end;
+	}
+	drain.last_id = drain.before.last_id;
+	if (holder != 0) {
+		code = watch_agent(&drain, config, wait);
+		goto end;
+	}
+	code = need_url(config);
+	if (code == EX_OK && drain.last_id > 0) {
+		struct log log = log_open(config->log_level < LOG_WARNING ? config->log_level
+		                                                          : LOG_WARNING);
+		apply_limits(spool, config, &log);
+		lock_note_crashes(&lock);
+		struct loop_options options = {
+			.spool_path = drain.call.spool_path, .lock = &lock, .log = log,
+			.last_id = drain.last_id, .wait = wait, .progress = show_progress,
+			.reload = reload_drain, .context = &drain
+		};
+		code = loop_run(&options, &config, &spool, &last);
+	} else {
+		last = (struct report){ .state = DESTINATION_UP };
+		spool_close(spool);
+	}
+	lock_release(&lock);
+	if (code == EX_OK)
+		code = conclude(&drain, &last);
+end:
+	spool_close(drain.watch);
+	config_free(config);
+	free(path);
+	return code;
+}

@@ -1,0 +1,284 @@
+/* One POST with libcurl; see http.h. */
+#include "agent/http.h"
+
+#include <linux/sockios.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/ioctl.h>
+
+#define HEADER_VALUE_SIZE 128
+
+struct http {
+	CURL *easy;
+	CURLU *url;
+	struct curl_slist headers[3];
+	char key_header[96];
+	char retry_after[HEADER_VALUE_SIZE], date[HEADER_VALUE_SIZE];
+	char error[CURL_ERROR_SIZE];
+	char detail[CURL_ERROR_SIZE + 64];
+	int64_t timeout;
+	void *ticket;
+	size_t upload_size, header_bytes;
+	int64_t progress, progress_at; /* the last that was seen, and when */
+	bool cut;
+	bool headed; /* the final answer's header block came to its end */
+	size_t body_size;
+	char body[HTTP_BODY_MAX];
+};
+
+static size_t keep_body(char *data, size_t one, size_t size, void *context)
+{
+	struct http *http = context;
+	(void)one;
+	if (size > sizeof http->body - http->body_size) {
+		http->cut = true;
+		return 0; /* ends the transfer: an answer is never this long */
+	}
+	memcpy(http->body + http->body_size, data, size);
+	http->body_size += size;
+	return size;
+}
+
+static void keep_value(char *into, const char *line, size_t size, const char *name)
+{
+	size_t length = strlen(name);
+	if (size <= length || strncasecmp(line, name, length) != 0)
+		return;
+	line += length;
+	size -= length;
+	while (size > 0 && (*line == ' ' || *line == '\t')) {
+		line++;
+		size--;
+	}
+	while (size > 0 && (line[size - 1] == '\r' || line[size - 1] == '\n' ||
+	                    line[size - 1] == ' '))
+		size--;
+	if (size >= HEADER_VALUE_SIZE)
+		return; /* longer than any date: not one we understand */
+	memcpy(into, line, size);
+	into[size] = '\0';
+}
+
+static size_t keep_headers(char *line, size_t one, size_t size, void *context)
+{
+	struct http *http = context;
+	(void)one;
+	http->header_bytes += size;
+	if (http->header_bytes > HTTP_HEADERS_MAX)
+		return 0;
+	if (size > 5 && strncmp(line, "HTTP/", 5) == 0) {
+		/* A further status line: what stood in an interim answer does not count. */
+		http->retry_after[0] = http->date[0] = '\0';
+		http->headed = false;
+	}
+	if (line[0] == '\r' || line[0] == '\n')
+		http->headed = true;
+	keep_value(http->retry_after, line, size, "Retry-After:");
+	keep_value(http->date, line, size, "Date:");
+	return size;
+}
+
+static bool set_security(CURL *easy, const struct config *config)
+{
+	bool ok = true;
+#if LIBCURL_VERSION_NUM >= 0x075500
+	ok = curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK;
+#else
+	ok = curl_easy_setopt(easy, CURLOPT_PROTOCOLS, CURLPROTO_HTTP | CURLPROTO_HTTPS) == CURLE_OK;
+#endif
+	ok = curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L) == CURLE_OK && ok;
+	ok = curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2) ==
+	             CURLE_OK && ok;
+	ok = curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L) == CURLE_OK && ok;
+	ok = curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L) == CURLE_OK && ok;
+	if (config->ca_file != NULL)
+		ok = curl_easy_setopt(easy, CURLOPT_CAINFO, config->ca_file) == CURLE_OK && ok;
+	if (config->client_cert != NULL)
+		ok = curl_easy_setopt(easy, CURLOPT_SSLCERT, config->client_cert) == CURLE_OK && ok;
+	if (config->client_key != NULL)
+		ok = curl_easy_setopt(easy, CURLOPT_SSLKEY, config->client_key) == CURLE_OK && ok;
+	if (config->proxy == NULL || strcmp(config->proxy, "environment") != 0)
+		ok = curl_easy_setopt(easy, CURLOPT_PROXY,
+		                      config->proxy != NULL ? config->proxy : "") == CURLE_OK && ok;
+	return ok;
+}
+
+static bool set_transfer(struct http *http, const struct config *config)
+{
+	CURL *easy = http->easy;
+	bool ok = curl_easy_setopt(easy, CURLOPT_CURLU, http->url) == CURLE_OK;
+	ok = curl_easy_setopt(easy, CURLOPT_PRIVATE, http) == CURLE_OK && ok;
+	ok = curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK && ok;
+	ok = curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, http->error) == CURLE_OK && ok;
+	ok = curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS) ==
+	             CURLE_OK && ok;
+	ok = curl_easy_setopt(easy, CURLOPT_PIPEWAIT, 1L) == CURLE_OK && ok;
+	ok = curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L) == CURLE_OK && ok;
+	ok = curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)config->timeout) == CURLE_OK && ok;
+	ok = curl_easy_setopt(easy, CURLOPT_USERAGENT, "reconify-agent/" RECONIFY_VERSION) ==
+	             CURLE_OK && ok;
+	ok = curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, keep_body) == CURLE_OK && ok;
+	ok = curl_easy_setopt(easy, CURLOPT_WRITEDATA, http) == CURLE_OK && ok;
+	ok = curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, keep_headers) == CURLE_OK && ok;
+	ok = curl_easy_setopt(easy, CURLOPT_HEADERDATA, http) == CURLE_OK && ok;
+	ok = curl_easy_setopt(easy, CURLOPT_HTTPHEADER, &http->headers[0]) == CURLE_OK && ok;
+#if LIBCURL_VERSION_NUM >= 0x075700
+	/* A resolver that hangs must not hold up the end of the program. */
+	ok = curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L) == CURLE_OK && ok;
+#endif
+	return ok;
+}
+
+struct http *http_new(const struct config *config, const char **error)
+{
+	static char content_type[] = "Content-Type: application/json";
+	static char no_expect[] = "Expect:"; /* would cost a second's wait for nothing */
+	struct http *http = calloc(1, sizeof *http);
+	*error = "no memory for a connection";
+	if (http == NULL)
+		return NULL;
+	http->timeout = config->timeout;
+	http->headers[0] = (struct curl_slist){ content_type, &http->headers[1] };
+	http->headers[1] = (struct curl_slist){ http->key_header, &http->headers[2] };
+	http->headers[2] = (struct curl_slist){ no_expect, NULL };
+	http->easy = curl_easy_init();
+	http->url = curl_url();
+	if (http->easy == NULL || http->url == NULL) {
+		http_free(http);
+		return NULL;
+	}
+	*error = "the endpoint's url cannot be used by libcurl";
+	if (curl_url_set(http->url, CURLUPART_URL, config->url, 0) != CURLUE_OK) {
+		http_free(http);
+		return NULL;
+	}
+	*error = "libcurl refused an option; it may be built without TLS, or a file that [endpoint] "
+	         "names cannot be used";
+	if (!set_security(http->easy, config) || !set_transfer(http, config)) {
+		http_free(http);
+		return NULL;
+	}
+	*error = NULL;
+	return http;
+}
+
+void http_free(struct http *http)
+{
+	if (http == NULL)
+		return;
+	curl_easy_cleanup(http->easy);
+	curl_url_cleanup(http->url);
+	free(http);
+}
+
+CURL *http_start(struct http *http, const struct ship_post *post, int64_t now)
+{
+	(void)snprintf(http->key_header, sizeof http->key_header, "Idempotency-Key: \"%s\"",
+	               post->uuid);
+	http->ticket = post->ticket;
+	http->upload_size = post->size;
+	http->header_bytes = http->body_size = 0;
+	http->cut = http->headed = false;
+	http->retry_after[0] = http->date[0] = http->error[0] = '\0';
+	http->progress = -1;
+	http->progress_at = now;
+	if (curl_easy_setopt(http->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)post->size) !=
+	            CURLE_OK ||
+	    curl_easy_setopt(http->easy, CURLOPT_POSTFIELDS, post->payload) != CURLE_OK)
+		return NULL;
+	return http->easy;
+}
+
+CURL *http_easy(const struct http *http)
+{
+	return http->easy;
+}
+
+void *http_ticket(const struct http *http)
+{
+	return http->ticket;
+}
+
+bool http_is_stuck(struct http *http, int64_t now)
+{
+	curl_off_t uploaded = 0;
+	curl_socket_t socket = CURL_SOCKET_BAD;
+	int unsent = 0;
+	(void)curl_easy_getinfo(http->easy, CURLINFO_SIZE_UPLOAD_T, &uploaded);
+	(void)curl_easy_getinfo(http->easy, CURLINFO_ACTIVESOCKET, &socket);
+	/* What curl has handed to the kernel may wait there for minutes on a slow
+	 * link: only what left this host is progress. */
+	if (socket == CURL_SOCKET_BAD || ioctl(socket, SIOCOUTQ, &unsent) != 0)
+		unsent = 0;
+	int64_t progress = (int64_t)uploaded - unsent;
+	if (progress != http->progress) {
+		http->progress = progress;
+		http->progress_at = now;
+	}
+	return now - http->progress_at >= http->timeout;
+}
+
+static enum answer_kind kind_of(const struct http *http, CURLcode code)
+{
+	curl_off_t connected = 0;
+	switch (code) {
+	case CURLE_OK:
+		return ANSWER_HTTP;
+	case CURLE_COULDNT_RESOLVE_PROXY:
+	case CURLE_COULDNT_RESOLVE_HOST:
+	case CURLE_COULDNT_CONNECT:
+	case CURLE_SSL_CONNECT_ERROR:
+	case CURLE_INTERFACE_FAILED:
+		return ANSWER_NO_CONNECTION;
+	case CURLE_OPERATION_TIMEDOUT:
+		(void)curl_easy_getinfo(http->easy, CURLINFO_PRETRANSFER_TIME_T, &connected);
+		return connected > 0 ? ANSWER_TIMEOUT : ANSWER_NO_CONNECTION;
+	case CURLE_PEER_FAILED_VERIFICATION:
+	case CURLE_SSL_CACERT_BADFILE:
+	case CURLE_SSL_ISSUER_ERROR:
+	case CURLE_SSL_CERTPROBLEM:
+	case CURLE_SSL_INVALIDCERTSTATUS:
+		return ANSWER_CERTIFICATE;
+	case CURLE_OUT_OF_MEMORY:
+	case CURLE_FAILED_INIT:
+	case CURLE_BAD_FUNCTION_ARGUMENT:
+		return ANSWER_LOCAL;
+	default:
+		return ANSWER_BROKEN;
+	}
+}
+
+void http_result(struct http *http, CURLcode code, bool stuck, struct answer *answer)
+{
+	long status = 0;
+	*answer = (struct answer){ .kind = kind_of(http, code) };
+	(void)curl_easy_getinfo(http->easy, CURLINFO_RESPONSE_CODE, &status);
+	if (stuck) {
+		answer->kind = ANSWER_TIMEOUT;
+		answer->detail = "no progress, or no complete answer, within the timeout";
+		return;
+	}
+	if (http->cut && status > 0)
+		answer->kind = ANSWER_HTTP; /* it was ended here, the answer being too long */
+	if (answer->kind == ANSWER_HTTP && !http->headed) {
+		/* libcurl takes an answer that breaks off within its headers for a complete
+		 * one without a body, which would count as delivered. */
+		answer->kind = ANSWER_BROKEN;
+		answer->detail = "the answer broke off within its headers";
+		return;
+	}
+	if (answer->kind == ANSWER_HTTP) {
+		answer->status = (int)status;
+		answer->body = http->body;
+		answer->body_size = http->body_size;
+		answer->body_cut = http->cut;
+		answer->retry_after = http->retry_after[0] != '\0' ? http->retry_after : NULL;
+		answer->date = http->date[0] != '\0' ? http->date : NULL;
+		return;
+	}
+	(void)snprintf(http->detail, sizeof http->detail, "%s",
+	               http->error[0] != '\0' ? http->error : curl_easy_strerror(code));
+	answer->detail = http->detail;
+}

@@ -1,0 +1,299 @@
+/* The storage side of the flow; see job.h. Runs on the spool's own thread, so
+ * that a slow disk never keeps an answer waiting. */
+#include "agent/job.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct payload_fault fault_too_big = {
+	"too-big", "the record is larger than max_record"
+};
+
+uint64_t job_session(struct text app, struct text session)
+{
+	/* FNV-1a (draft-eastlake-fnv), over the app, its length and the session. */
+	uint64_t hash = 14695981039346656037ULL;
+	if (session.bytes == NULL)
+		return SESSION_NONE;
+	for (size_t i = 0; i < app.size; i++)
+		hash = (hash ^ (unsigned char)app.bytes[i]) * 1099511628211ULL;
+	hash = (hash ^ app.size) * 1099511628211ULL;
+	for (size_t i = 0; i < session.size; i++)
+		hash = (hash ^ (unsigned char)session.bytes[i]) * 1099511628211ULL;
+	return hash != SESSION_NONE ? hash : 1;
+}
+
+static size_t place_of_app(const struct config *config, struct text app)
+{
+	const struct config_app *found = config_find_app(config, app.bytes, app.size);
+	return found != NULL ? (size_t)(found - config->apps) : APP_UNKNOWN;
+}
+
+/* Keeps the names of apps that nobody configured, for a person to read. */
+static void remember_unknown(struct job *job, struct text app)
+{
+	char name[JOB_NAME_SIZE] = "";
+	size_t size = app.size < sizeof name - 1 ? app.size : sizeof name - 1;
+	for (size_t i = 0; i < size; i++) {
+		unsigned char byte = (unsigned char)app.bytes[i];
+		name[i] = byte < 0x20 || byte >= 0x7f ? '?' : (char)byte;
+	}
+	for (size_t i = 0; i < job->unknown_count; i++)
+		if (strcmp(job->unknown[i], name) == 0)
+			return;
+	if (job->unknown_count < JOB_UNKNOWN_NAMES)
+		memcpy(job->unknown[job->unknown_count++], name, sizeof name);
+}
+
+static struct payload_frame frame_for(const struct config *config, size_t app,
+                                      struct text format)
+{
+	const struct config_app *keys = &config->apps[app];
+	struct payload_frame frame = {
+		{ keys->app_key, strlen(keys->app_key) },
+		{ keys->api_key, strlen(keys->api_key) },
+		config_find_format(config, format.bytes, format.size)
+	};
+	return frame;
+}
+
+/* Reads one row and builds its payload. False ends the reading: there is no
+ * room for it now, or the spool failed. */
+static bool take(struct job *job, struct spool *spool, struct job_entry *entry)
+{
+	struct record record;
+	job->read = spool_load(spool, entry->id, &record);
+	if (job->read == SPOOL_END) {
+		job->read = SPOOL_OK;
+		entry->state = ENTRY_GONE;
+		return true;
+	}
+	if (job->read == SPOOL_TOO_BIG) {
+		job->read = SPOOL_OK;
+		entry->state = ENTRY_FAULTY;
+		entry->fault = &fault_too_big;
+		return true;
+	}
+	if (job->read == SPOOL_DAMAGED) {
+		/* This row alone: it stays where it is, for 'init --salvage'. */
+		job->error = *spool_last_error(spool);
+		job->damaged_from = job->damaged_to = entry->id;
+		job->read = SPOOL_OK;
+		entry->state = ENTRY_GONE;
+		return true;
+	}
+	if (job->read != SPOOL_OK)
+		return false;
+
+	entry->app = place_of_app(job->config, record.app);
+	entry->session = job_session(record.app, record.session);
+	entry->bytes = record_bytes(&record);
+	entry->keyed = record.key.bytes != NULL;
+	if (record.uuid.bytes != NULL && record.uuid.size == RECORD_UUID_SIZE &&
+	    memchr(record.uuid.bytes, '\0', RECORD_UUID_SIZE) == NULL)
+		memcpy(entry->uuid, record.uuid.bytes, RECORD_UUID_SIZE);
+	job->read = spool_attempts(spool, entry->id, &entry->attempts);
+	if (job->read != SPOOL_OK)
+		return false;
+	if (entry->app == APP_UNKNOWN || job->config->apps[entry->app].missing != NULL) {
+		entry->state = ENTRY_SEEN;
+		return true;
+	}
+
+	struct payload_frame frame = frame_for(job->config, entry->app, record.format);
+	entry->fault = payload_measure(&record, &frame, &entry->size);
+	if (entry->fault != NULL) {
+		entry->state = ENTRY_FAULTY;
+		return true;
+	}
+	if (entry->size > job->room_bytes) {
+		entry->state = ENTRY_NO_ROOM;
+		job->need = entry->size;
+		return false;
+	}
+	entry->payload = malloc(entry->size);
+	if (entry->payload == NULL) {
+		job->read = SPOOL_IO;
+		job->error.status = SPOOL_IO;
+		(void)snprintf(job->error.sentence, sizeof job->error.sentence,
+		               "no memory for a payload of %zu bytes; trying again", entry->size);
+		return false;
+	}
+	(void)payload_write(&record, &frame, entry->payload);
+	entry->state = ENTRY_LOADED;
+	if (job->room_bytes == SIZE_MAX)
+		job->room_bytes = job->config->memory > 0 ? (size_t)job->config->memory : 0;
+	job->room_bytes = job->room_bytes > entry->size ? job->room_bytes - entry->size : 0;
+	return true;
+}
+
+static struct job_entry *new_entry(struct job *job, int64_t id)
+{
+	struct job_entry *entry = &job->entries[job->entry_count];
+	*entry = (struct job_entry){ .state = ENTRY_SEEN, .id = id, .app = APP_UNKNOWN };
+	return entry;
+}
+
+static void load_by_id(struct job *job, struct spool *spool)
+{
+	for (size_t i = 0; i < job->load_count; i++) {
+		struct job_entry *entry = new_entry(job, job->load[i]);
+		bool more = take(job, spool, entry);
+		if (job->read != SPOOL_OK)
+			return;
+		job->entry_count++;
+		if (!more)
+			return;
+	}
+}
+
+static int compare_skips(const void *wanted, const void *other)
+{
+	uint64_t a = *(const uint64_t *)wanted;
+	uint64_t b = ((const struct job_skip *)other)->session;
+	return a < b ? -1 : a > b;
+}
+
+/* True when the row is not for now. What is passed over is noted, so that the
+ * flow knows from where to look again. */
+static bool passed_over(struct job *job, const struct spool_place *place, size_t app,
+                        uint64_t session)
+{
+	if (job->scan == SCAN_SESSION)
+		return session != job->session;
+	if (job->scan == SCAN_APP)
+		return app != job->app;
+	if (job->skip_app[app]) {
+		if (job->skipped_app[app] == INT64_MAX)
+			job->skipped_app[app] = place->id;
+		return true;
+	}
+	if (session == SESSION_NONE || job->skip_count == 0)
+		return false;
+	struct job_skip *skip = bsearch(&session, job->skips, job->skip_count,
+	                                sizeof *job->skips, compare_skips);
+	if (skip == NULL)
+		return false;
+	if (skip->first == INT64_MAX)
+		skip->first = place->id;
+	return true;
+}
+
+static void scan(struct job *job, struct spool *spool)
+{
+	struct spool_place place;
+	int64_t at = job->from;
+	int64_t step = 1;
+	job->next = job->from;
+	for (int rows = 0; rows < JOB_ROWS; rows++) {
+		if (job->room_entries == 0)
+			return;
+		job->read = spool_next(spool, at, job->to, &place);
+		if (job->read == SPOOL_END) {
+			job->read = SPOOL_OK;
+			job->end = true;
+			return;
+		}
+		if (job->read == SPOOL_DAMAGED) {
+			/* A page that cannot be read: go on behind it, in growing steps. */
+			if (job->damaged_from == 0)
+				job->damaged_from = at;
+			job->error = *spool_last_error(spool);
+			if (step > job->to - at) {
+				job->read = SPOOL_OK;
+				job->end = true;
+				return;
+			}
+			at += step;
+			step *= 2;
+			job->damaged_to = at;
+			job->next = at;
+			continue;
+		}
+		if (job->read != SPOOL_OK)
+			return;
+		step = 1;
+
+		size_t app = place_of_app(job->config, place.app);
+		uint64_t session = job_session(place.app, place.session);
+		if (app == APP_UNKNOWN)
+			remember_unknown(job, place.app);
+		if (!passed_over(job, &place, app, session)) {
+			struct job_entry *entry = new_entry(job, place.id);
+			entry->app = app;
+			entry->session = session;
+			bool more = true;
+			if (job->build)
+				more = take(job, spool, entry);
+			if (job->read != SPOOL_OK || !more)
+				return;
+			if (entry->state != ENTRY_GONE) {
+				job->entry_count++;
+				job->room_entries--;
+			}
+		}
+		if (place.id == INT64_MAX) {
+			job->end = true;
+			return;
+		}
+		at = place.id + 1;
+		job->next = at;
+	}
+}
+
+/* When another file was put in place of the open one, the records are there
+ * now. A file that merely lost its name is emptied first: nobody else can. */
+static bool follow_path(struct job *job, struct spool **spool, const char *path)
+{
+	bool orphaned = false;
+	if (*spool != NULL && (!spool_was_replaced(*spool, &orphaned)))
+		return true;
+	if (*spool != NULL && orphaned) {
+		struct spool_place place;
+		enum spool_status left = spool_next(*spool, 1, INT64_MAX, &place);
+		spool_end_read(*spool);
+		if (left == SPOOL_OK || left == SPOOL_BUSY)
+			return true;
+	}
+	struct spool *other = spool_open(path, SPOOL_WORK, job->config->max_record + (1 << 20),
+	                                 &job->error);
+	if (other == NULL) {
+		job->settled = job->read = job->error.status;
+		return false;
+	}
+	spool_close(*spool);
+	*spool = other;
+	job->reopened = true;
+	(void)spool_set_limits(other, job->config->max_spool, job->config->max_record,
+	                       job->config->when_full == WHEN_FULL_DROP_OLDEST);
+	return true;
+}
+
+void job_run(struct job *job, struct spool **spool, const char *path)
+{
+	job->settled = job->read = job->error.status = SPOOL_OK;
+	for (size_t i = 0; i < APP_PLACES; i++)
+		job->skipped_app[i] = INT64_MAX;
+	if (job->follow && !follow_path(job, spool, path))
+		return;
+
+	if (job->change_count > 0) {
+		job->settled = spool_apply(*spool, job->changes, job->change_count, job->wall);
+		if (job->settled != SPOOL_OK)
+			job->error = *spool_last_error(*spool);
+	}
+	if (job->load_count == 0 && job->scan == SCAN_NOTHING)
+		return;
+	job->read = spool_begin_read(*spool);
+	if (job->read == SPOOL_OK) {
+		load_by_id(job, *spool);
+		if (job->read == SPOOL_OK && job->scan != SCAN_NOTHING && job->need == 0)
+			scan(job, *spool);
+		if (job->read != SPOOL_OK && job->error.status == SPOOL_OK)
+			job->error = *spool_last_error(*spool);
+		spool_end_read(*spool);
+	} else {
+		job->error = *spool_last_error(*spool);
+	}
+}

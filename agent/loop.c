@@ -1,0 +1,943 @@
+/* The daemon's turning; see loop.h.
+ *
+ * Close order, once and for all: the flow stops; transfers that are still on
+ * their way are taken out of the multi handle; the multi handle is cleaned up;
+ * all libuv handles close; the loop closes; the worker ends; the flow is freed;
+ * the spool is closed.
+ */
+#include "agent/loop.h"
+
+#include <curl/curl.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <libgen.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sysexits.h>
+#include <time.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "agent/http.h"
+#include "agent/job.h"
+#include "agent/ship.h"
+
+#define RECHECK_LAST 256      /* ms; see watch_spool() */
+#define SAFETY_POLL 60000     /* ms */
+#define STUCK_CHECK 1000      /* ms */
+#define ANSWER_GRACE 3000     /* ms for answers that are on their way, at the end */
+#define STOP_LIMIT 8000       /* ms until the end comes whatever happens */
+#define REQUEST_SIZE 32
+#define CONNECTIONS_MAX 256
+
+struct loop;
+
+/* A transfer's slot. Idle ones are kept, with their connection settings. */
+struct slot {
+	struct loop *loop;
+	struct http *http;
+	struct slot *next; /* of the list it is in */
+	bool flying;
+};
+
+struct watched {
+	uv_poll_t poll;
+	curl_socket_t socket;
+	struct loop *loop;
+};
+
+/* A person's program asking over the socket. */
+struct visitor {
+	uv_pipe_t pipe;
+	uv_write_t write;
+	struct loop *loop;
+	char request[REQUEST_SIZE];
+	size_t size;
+	char *answer;
+	struct visitor *next;
+};
+
+struct loop {
+	const struct loop_options *options;
+	struct config *config;
+	struct config *next_config; /* waits for a moment at which no job runs */
+	struct ship *ship;
+	uv_loop_t uv;
+	int code;
+
+	CURLM *multi;
+	struct slot slots[CONNECTIONS_MAX];
+	uv_timer_t curl_timer, stuck_timer;
+
+	uv_timer_t alarm, recheck, poll_timer, stop_timer, tick;
+	uint64_t recheck_delay;
+	int notify_file;
+	uv_poll_t notify;
+	bool notify_open;
+	int spool_watch;
+	char *spool_name;
+	uv_signal_t signals[4];
+
+	uv_pipe_t server;
+	bool serving;
+	int folder; /* O_PATH of the spool's folder */
+	struct visitor *visitors;
+
+	/* The worker and its one job. */
+	uv_thread_t worker;
+	bool has_worker;
+	uv_mutex_t mutex;
+	uv_cond_t wanted;
+	uv_async_t done;
+	struct job *job;      /* given, not yet done */
+	struct job *done_job; /* done, not yet taken */
+	bool quit;
+	struct spool *spool;
+
+	bool stopping, cancelled, timers_open;
+	int64_t stop_at, drain_until;
+};
+
+/* --- The world, as the flow sees it ------------------------------------- */
+
+static int64_t world_now(void *self)
+{
+	(void)self;
+	return (int64_t)(uv_hrtime() / 1000000);
+}
+
+static int64_t world_wall(void *self)
+{
+	struct timespec time;
+	(void)self;
+	if (clock_gettime(CLOCK_REALTIME, &time) != 0)
+		return 0;
+	return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
+}
+
+static uint64_t world_random(void *self)
+{
+	uint64_t number = 0;
+	(void)self;
+	if (getrandom(&number, sizeof number, GRND_NONBLOCK) != (ssize_t)sizeof number)
+		number = uv_hrtime() * 0x9E3779B97F4A7C15ULL; /* early at boot: jitter, no secret */
+	return number;
+}
+
+static void world_say(void *self, enum config_log_level level, const char *sentence)
+{
+	const struct loop *loop = self;
+	log_line(&loop->options->log, level, sentence);
+}
+
+static void complain(const struct loop *loop, enum config_log_level level, const char *what,
+                     const char *reason)
+{
+	char sentence[640];
+	(void)snprintf(sentence, sizeof sentence, "%s: %s", what, reason);
+	log_line(&loop->options->log, level, sentence);
+}
+
+/* --- The worker --------------------------------------------------------- */
+
+static void work(void *context)
+{
+	struct loop *loop = context;
+	uv_mutex_lock(&loop->mutex);
+	for (;;) {
+		while (loop->job == NULL && !loop->quit)
+			uv_cond_wait(&loop->wanted, &loop->mutex);
+		if (loop->job == NULL)
+			break;
+		struct job *job = loop->job;
+		uv_mutex_unlock(&loop->mutex);
+		job_run(job, &loop->spool, loop->options->spool_path);
+		uv_mutex_lock(&loop->mutex);
+		loop->job = NULL;
+		loop->done_job = job;
+		(void)uv_async_send(&loop->done); /* fails only after its close */
+	}
+	uv_mutex_unlock(&loop->mutex);
+}
+
+static void world_work(void *self, struct job *job)
+{
+	struct loop *loop = self;
+	uv_mutex_lock(&loop->mutex);
+	loop->job = job;
+	uv_cond_signal(&loop->wanted);
+	uv_mutex_unlock(&loop->mutex);
+}
+
+static void go_on(struct loop *loop);
+
+static void on_done(uv_async_t *async)
+{
+	struct loop *loop = async->data;
+	uv_mutex_lock(&loop->mutex);
+	struct job *job = loop->done_job;
+	loop->done_job = NULL;
+	uv_mutex_unlock(&loop->mutex);
+	if (job != NULL)
+		ship_worked(loop->ship, job);
+	go_on(loop);
+}
+
+/* --- Timers ------------------------------------------------------------- */
+
+/* After a stall the loop's idea of now is old, and a timer would fire at once. */
+static void arm(uv_timer_t *timer, uv_timer_cb callback, int64_t wait, uint64_t repeat)
+{
+	uv_update_time(timer->loop);
+	(void)uv_timer_start(timer, callback, wait > 0 ? (uint64_t)wait : 0, repeat);
+}
+
+static void on_alarm(uv_timer_t *timer)
+{
+	struct loop *loop = timer->data;
+	ship_alarm(loop->ship);
+	go_on(loop);
+}
+
+static void world_alarm(void *self, int64_t at)
+{
+	struct loop *loop = self;
+	if (!loop->timers_open)
+		return;
+	if (at == INT64_MAX)
+		(void)uv_timer_stop(&loop->alarm);
+	else
+		arm(&loop->alarm, on_alarm, at - world_now(NULL), 0);
+}
+
+static void world_suspect(void *self, const char *uuid)
+{
+	const struct loop *loop = self;
+	lock_suspect(loop->options->lock, uuid);
+}
+
+/* --- Transfers ---------------------------------------------------------- */
+
+static void on_stuck_check(uv_timer_t *timer);
+
+static struct slot *free_slot(struct loop *loop)
+{
+	for (size_t i = 0; i < CONNECTIONS_MAX; i++)
+		if (!loop->slots[i].flying)
+			return &loop->slots[i];
+	return NULL;
+}
+
+static void answer_locally(struct loop *loop, void *ticket, const char *detail)
+{
+	struct answer answer = { .kind = ANSWER_LOCAL, .detail = detail };
+	ship_answered(loop->ship, ticket, &answer);
+}
+
+struct late_answer {
+	uv_timer_t timer;
+	void *ticket;
+	const char *detail;
+};
+
+static void on_late_closed(uv_handle_t *handle)
+{
+	free(handle->data);
+}
+
+static void on_late(uv_timer_t *timer)
+{
+	struct late_answer *late = timer->data;
+	struct loop *loop = timer->loop->data;
+	void *ticket = late->ticket;
+	const char *detail = late->detail;
+	uv_close((uv_handle_t *)timer, on_late_closed);
+	if (!loop->cancelled)
+		answer_locally(loop, ticket, detail);
+	go_on(loop);
+}
+
+/* A post that could not even begin is answered in the loop's next turn, since the
+ * flow must not be called from within its own call. */
+static void fail_later(struct loop *loop, void *ticket, const char *detail)
+{
+	struct late_answer *late = calloc(1, sizeof *late);
+	if (late == NULL)
+		abort(); /* no memory for a few bytes: a restart goes on from the spool */
+	late->ticket = ticket;
+	late->detail = detail;
+	(void)uv_timer_init(&loop->uv, &late->timer);
+	late->timer.data = late;
+	arm(&late->timer, on_late, 0, 0);
+}
+
+static void world_post(void *self, const struct ship_post *post)
+{
+	struct loop *loop = self;
+	struct slot *slot = free_slot(loop);
+	const char *error = "no free connection";
+	if (slot != NULL && slot->http == NULL)
+		slot->http = http_new(loop->config, &error);
+	if (slot == NULL || slot->http == NULL) {
+		fail_later(loop, post->ticket, error);
+		return;
+	}
+	CURL *easy = http_start(slot->http, post, world_now(NULL));
+	if (easy == NULL || curl_multi_add_handle(loop->multi, easy) != CURLM_OK) {
+		fail_later(loop, post->ticket, "libcurl could not start the transfer (no memory?)");
+		return;
+	}
+	slot->flying = true;
+	if (!uv_is_active((uv_handle_t *)&loop->stuck_timer))
+		arm(&loop->stuck_timer, on_stuck_check, STUCK_CHECK, STUCK_CHECK);
+}
+
+static struct slot *slot_of(struct loop *loop, const struct http *http)
+{
+	for (size_t i = 0; i < CONNECTIONS_MAX; i++)
+		if (loop->slots[i].http == http)
+			return &loop->slots[i];
+	return NULL;
+}
+
+static void end_transfer(struct loop *loop, CURL *easy, CURLcode code, bool stuck)
+{
+	char *private = NULL;
+	(void)curl_easy_getinfo(easy, CURLINFO_PRIVATE, &private);
+	struct http *http = (struct http *)(void *)private;
+	struct slot *slot = slot_of(loop, http);
+	struct answer answer;
+	/* Results first: they are gone with the next start. */
+	http_result(http, code, stuck, &answer);
+	(void)curl_multi_remove_handle(loop->multi, easy);
+	if (slot != NULL)
+		slot->flying = false;
+	void *ticket = http_ticket(http);
+	/* The answer's text lives in `http`, which the flow may start again within this
+	 * call: it has read what it needs by then. */
+	ship_answered(loop->ship, ticket, &answer);
+}
+
+static void drain_messages(struct loop *loop)
+{
+	CURLMsg *message;
+	int left;
+	while ((message = curl_multi_info_read(loop->multi, &left)) != NULL)
+		if (message->msg == CURLMSG_DONE)
+			end_transfer(loop, message->easy_handle, message->data.result, false);
+}
+
+static void act_on(struct loop *loop, curl_socket_t socket, int events)
+{
+	int running;
+	(void)curl_multi_socket_action(loop->multi, socket, events, &running);
+	/* Always: a lone transfer that times out is reported with nothing running. */
+	drain_messages(loop);
+	go_on(loop);
+}
+
+static void on_socket(uv_poll_t *poll, int status, int events)
+{
+	struct watched *watched = poll->data;
+	int flags = 0;
+	if (status < 0)
+		flags = CURL_CSELECT_ERR;
+	if (events & UV_READABLE)
+		flags |= CURL_CSELECT_IN;
+	if (events & UV_WRITABLE)
+		flags |= CURL_CSELECT_OUT;
+	act_on(watched->loop, watched->socket, flags);
+}
+
+static void on_curl_timer(uv_timer_t *timer)
+{
+	act_on(timer->data, CURL_SOCKET_TIMEOUT, 0);
+}
+
+static void on_watched_closed(uv_handle_t *handle)
+{
+	free(handle->data);
+}
+
+static int watch_socket(CURL *easy, curl_socket_t socket, int what, void *context,
+                        void *attached)
+{
+	struct loop *loop = context;
+	struct watched *watched = attached;
+	(void)easy;
+	if (what == CURL_POLL_REMOVE) {
+		if (watched != NULL) {
+			(void)uv_poll_stop(&watched->poll);
+			uv_close((uv_handle_t *)&watched->poll, on_watched_closed);
+			(void)curl_multi_assign(loop->multi, socket, NULL);
+		}
+		return 0;
+	}
+	if (watched == NULL) {
+		watched = calloc(1, sizeof *watched);
+		if (watched == NULL)
+			return -1;
+		watched->loop = loop;
+		watched->socket = socket;
+		if (uv_poll_init_socket(&loop->uv, &watched->poll, socket) != 0) {
+			free(watched);
+			return -1;
+		}
+		watched->poll.data = watched;
+		(void)curl_multi_assign(loop->multi, socket, watched);
+	}
+	int events = 0;
+	if (what == CURL_POLL_IN || what == CURL_POLL_INOUT)
+		events |= UV_READABLE;
+	if (what == CURL_POLL_OUT || what == CURL_POLL_INOUT)
+		events |= UV_WRITABLE;
+	(void)uv_poll_start(&watched->poll, events, on_socket);
+	return 0;
+}
+
+static int set_curl_timer(CURLM *multi, long wait, void *context)
+{
+	struct loop *loop = context;
+	(void)multi;
+	if (wait < 0)
+		(void)uv_timer_stop(&loop->curl_timer);
+	else
+		arm(&loop->curl_timer, on_curl_timer, wait, 0);
+	return 0;
+}
+
+static void on_stuck_check(uv_timer_t *timer)
+{
+	struct loop *loop = timer->data;
+	size_t flying = 0;
+	for (size_t i = 0; i < CONNECTIONS_MAX; i++) {
+		struct slot *slot = &loop->slots[i];
+		if (!slot->flying)
+			continue;
+		flying++;
+		if (http_is_stuck(slot->http, world_now(NULL)))
+			end_transfer(loop, http_easy(slot->http), CURLE_OPERATION_TIMEDOUT, true);
+	}
+	if (flying == 0)
+		(void)uv_timer_stop(timer);
+	go_on(loop);
+}
+
+/* Drops the idle transfers' settings, which are of an old configuration. */
+static void forget_connections(struct loop *loop)
+{
+	for (size_t i = 0; i < CONNECTIONS_MAX; i++) {
+		if (loop->slots[i].flying)
+			continue;
+		http_free(loop->slots[i].http);
+		loop->slots[i].http = NULL;
+	}
+}
+
+/* --- Waking up ---------------------------------------------------------- */
+
+/* The write to the -wal is seen before the commit becomes visible, which itself
+ * makes no event: so look again a few times, ever later. */
+static void on_recheck(uv_timer_t *timer)
+{
+	struct loop *loop = timer->data;
+	ship_wake(loop->ship);
+	loop->recheck_delay *= 2;
+	if (loop->recheck_delay <= RECHECK_LAST)
+		arm(timer, on_recheck, (int64_t)loop->recheck_delay, 0);
+	go_on(loop);
+}
+
+static void wake(struct loop *loop)
+{
+	if (loop->stopping)
+		return;
+	ship_wake(loop->ship);
+	loop->recheck_delay = 1;
+	arm(&loop->recheck, on_recheck, 1, 0);
+}
+
+static void reload(struct loop *loop);
+
+static void on_notify(uv_poll_t *poll, int status, int events)
+{
+	struct loop *loop = poll->data;
+	_Alignas(struct inotify_event) char buffer[4096];
+	bool changed = false, keys = false;
+	(void)events;
+	if (status < 0)
+		return;
+	size_t name = strlen(loop->spool_name);
+	for (;;) {
+		ssize_t size = read(loop->notify_file, buffer, sizeof buffer);
+		if (size <= 0)
+			break;
+		for (char *at = buffer; at < buffer + size;) {
+			const struct inotify_event *event = (const struct inotify_event *)(void *)at;
+			at += sizeof *event + event->len;
+			if (event->mask & IN_Q_OVERFLOW)
+				changed = keys = true;
+			else if (event->wd != loop->spool_watch)
+				keys = keys || (event->mask & (IN_CLOSE_WRITE | IN_MOVED_TO)) != 0;
+			else if (event->len > 0 && strncmp(event->name, loop->spool_name, name) == 0 &&
+			         (event->name[name] == '\0' || strcmp(event->name + name, "-wal") == 0))
+				changed = true;
+		}
+	}
+	if (changed)
+		wake(loop);
+	if (keys && !loop->stopping)
+		reload(loop);
+	go_on(loop);
+}
+
+static void watch_folder_of(struct loop *loop, const char *file)
+{
+	char *copy = file != NULL && file[0] == '/' ? strdup(file) : NULL;
+	if (copy == NULL)
+		return;
+	/* Watching fails harmlessly: a reload by hand does the same. */
+	int watch = inotify_add_watch(loop->notify_file, dirname(copy),
+	                              IN_CLOSE_WRITE | IN_MOVED_TO | IN_MASK_ADD);
+	if (watch < 0)
+		log_line(&loop->options->log, LOG_DEBUG, "cannot watch the folder of a key file");
+	free(copy);
+}
+
+/* Watches the folder, for the -wal comes and goes. */
+static void watch_spool(struct loop *loop)
+{
+	char *copy = strdup(loop->options->spool_path);
+	char *other = strdup(loop->options->spool_path);
+	if (copy == NULL || other == NULL)
+		abort();
+	loop->spool_name = strdup(basename(other));
+	char *folder = dirname(copy);
+	loop->folder = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	loop->spool_watch = -1;
+	loop->notify_file = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	if (loop->notify_file >= 0 && loop->options->last_id == INT64_MAX) {
+		loop->spool_watch =
+			inotify_add_watch(loop->notify_file, folder,
+		                          IN_MODIFY | IN_CLOSE_WRITE | IN_MOVED_TO | IN_CREATE);
+		for (size_t i = 0; i < loop->config->app_count; i++) {
+			watch_folder_of(loop, loop->config->apps[i].app_key_file);
+			watch_folder_of(loop, loop->config->apps[i].api_key_file);
+		}
+		if (loop->config->file != NULL)
+			watch_folder_of(loop, loop->config->file);
+		if (uv_poll_init(&loop->uv, &loop->notify, loop->notify_file) == 0) {
+			loop->notify_open = true;
+			loop->notify.data = loop;
+			(void)uv_poll_start(&loop->notify, UV_READABLE, on_notify);
+		}
+		if (loop->spool_watch < 0)
+			complain(loop, LOG_WARNING, "cannot watch the spool's folder, so looking for "
+			         "new records every second", strerror(errno));
+	}
+	free(copy);
+	free(other);
+}
+
+static void on_poll(uv_timer_t *timer)
+{
+	struct loop *loop = timer->data;
+	if (!loop->stopping)
+		ship_wake(loop->ship);
+	go_on(loop);
+}
+
+/* --- Visitors ----------------------------------------------------------- */
+
+static void on_visitor_closed(uv_handle_t *handle)
+{
+	struct visitor *visitor = handle->data;
+	struct visitor **link = &visitor->loop->visitors;
+	while (*link != NULL && *link != visitor)
+		link = &(*link)->next;
+	if (*link != NULL)
+		*link = visitor->next;
+	free(visitor->answer);
+	free(visitor);
+}
+
+static void dismiss(struct visitor *visitor)
+{
+	if (!uv_is_closing((uv_handle_t *)&visitor->pipe))
+		uv_close((uv_handle_t *)&visitor->pipe, on_visitor_closed);
+}
+
+static void on_answered(uv_write_t *write, int status)
+{
+	(void)status;
+	dismiss(write->data);
+}
+
+static void serve(struct visitor *visitor)
+{
+	struct loop *loop = visitor->loop;
+	struct report report;
+	if (strcmp(visitor->request, "try") == 0)
+		ship_try_now(loop->ship);
+	ship_report(loop->ship, &report);
+	visitor->answer = report_to_json(&report);
+	if (visitor->answer == NULL) {
+		dismiss(visitor);
+		return;
+	}
+	uv_buf_t buffer = uv_buf_init(visitor->answer, (unsigned)strlen(visitor->answer));
+	visitor->write.data = visitor;
+	(void)uv_read_stop((uv_stream_t *)&visitor->pipe);
+	if (uv_write(&visitor->write, (uv_stream_t *)&visitor->pipe, &buffer, 1, on_answered) != 0)
+		dismiss(visitor);
+}
+
+static void give_buffer(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
+{
+	struct visitor *visitor = handle->data;
+	(void)suggested;
+	buffer->base = visitor->request + visitor->size;
+	buffer->len = sizeof visitor->request - visitor->size;
+}
+
+static void on_request(uv_stream_t *stream, ssize_t size, const uv_buf_t *buffer)
+{
+	struct visitor *visitor = stream->data;
+	(void)buffer;
+	if (size < 0) {
+		dismiss(visitor);
+		return;
+	}
+	visitor->size += (size_t)size;
+	char *end = memchr(visitor->request, '\n', visitor->size);
+	if (end != NULL) {
+		*end = '\0';
+		serve(visitor);
+	} else if (visitor->size == sizeof visitor->request) {
+		dismiss(visitor);
+	}
+}
+
+static void on_visitor(uv_stream_t *server, int status)
+{
+	struct loop *loop = server->data;
+	struct visitor *visitor = status == 0 ? calloc(1, sizeof *visitor) : NULL;
+	if (visitor == NULL)
+		return;
+	visitor->loop = loop;
+	visitor->next = loop->visitors;
+	loop->visitors = visitor;
+	(void)uv_pipe_init(&loop->uv, &visitor->pipe, 0);
+	visitor->pipe.data = visitor;
+	if (uv_accept(server, (uv_stream_t *)&visitor->pipe) != 0 ||
+	    uv_read_start((uv_stream_t *)&visitor->pipe, give_buffer, on_request) != 0)
+		dismiss(visitor);
+}
+
+/* The socket beside the spool. Reached through the folder's descriptor, since a
+ * socket's path may only have 107 bytes. Without it `status` knows less. */
+static void open_socket(struct loop *loop)
+{
+	char path[108];
+	int size = snprintf(path, sizeof path, "/proc/self/fd/%d/%s-agent.sock", loop->folder,
+	                    loop->spool_name);
+	if (size < 0 || (size_t)size >= sizeof path || loop->folder < 0) {
+		complain(loop, LOG_WARNING, "no socket for 'status'", "the spool's name is too long");
+		return;
+	}
+	(void)unlink(path); /* of an agent that was killed; the lock is ours */
+	(void)uv_pipe_init(&loop->uv, &loop->server, 0);
+	loop->serving = true;
+	loop->server.data = loop;
+	int rc = uv_pipe_bind(&loop->server, path);
+	if (rc == 0 && chmod(path, 0660) != 0)
+		rc = uv_translate_sys_error(errno);
+	if (rc == 0)
+		rc = uv_listen((uv_stream_t *)&loop->server, 8, on_visitor);
+	if (rc != 0)
+		complain(loop, LOG_WARNING, "no socket for 'status', which will know less",
+		         uv_strerror(rc));
+}
+
+/* --- Reload and the end ------------------------------------------------- */
+
+static void reload(struct loop *loop)
+{
+	char *error = NULL;
+	struct config *config = loop->options->reload(loop->options->context, &error);
+	if (config == NULL) {
+		complain(loop, LOG_ERROR, "the configuration was not reloaded, the old one stays",
+		         error != NULL ? error : "no memory");
+		free(error);
+		return;
+	}
+	if (strcmp(config->spool_path, loop->config->spool_path) != 0)
+		log_line(&loop->options->log, LOG_WARNING,
+		         "[spool] path has changed: that needs a restart");
+	if (config->url == NULL) {
+		log_line(&loop->options->log, LOG_ERROR,
+		         "the configuration was not reloaded, the old one stays: no endpoint's url");
+		config_free(config);
+		return;
+	}
+	config_free(loop->next_config);
+	loop->next_config = config;
+}
+
+static void begin_stop(struct loop *loop, int code)
+{
+	if (loop->stopping)
+		return;
+	loop->stopping = true;
+	loop->code = code;
+	loop->stop_at = world_now(NULL);
+	ship_stop(loop->ship);
+}
+
+static void cancel_transfers(struct loop *loop)
+{
+	loop->cancelled = true;
+	for (size_t i = 0; i < CONNECTIONS_MAX; i++) {
+		if (!loop->slots[i].flying)
+			continue;
+		(void)curl_multi_remove_handle(loop->multi, http_easy(loop->slots[i].http));
+		loop->slots[i].flying = false;
+	}
+}
+
+/* What cannot be done from within the flow's own calls, after each of them. */
+static void go_on(struct loop *loop)
+{
+	if (loop->next_config != NULL && !loop->stopping &&
+	    ship_reload(loop->ship, loop->next_config)) {
+		config_free(loop->config);
+		loop->config = loop->next_config;
+		loop->next_config = NULL;
+		forget_connections(loop);
+		log_line(&loop->options->log, LOG_INFO, "configuration reloaded");
+	}
+	if (loop->options->last_id != INT64_MAX && !loop->stopping && ship_is_quiet(loop->ship)) {
+		struct report report;
+		ship_report(loop->ship, &report);
+		bool finished = report.state == DESTINATION_UP && report.retrying == 0;
+		for (size_t i = 0; i < report.app_count; i++)
+			finished = finished && !report.apps[i].held;
+		if (finished || world_now(NULL) >= loop->drain_until)
+			begin_stop(loop, EX_OK);
+	}
+	if (!loop->stopping)
+		return;
+	int64_t since = world_now(NULL) - loop->stop_at;
+	if (ship_is_stopped(loop->ship) || since >= ANSWER_GRACE)
+		uv_stop(&loop->uv);
+	else if (!uv_is_active((uv_handle_t *)&loop->stop_timer))
+		arm(&loop->stop_timer, on_alarm, ANSWER_GRACE - since, 0);
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+	struct loop *loop = handle->data;
+	switch (number) {
+	case SIGHUP:
+		reload(loop);
+		break;
+	case SIGUSR1:
+		ship_try_now(loop->ship);
+		break;
+	default:
+		log_line(&loop->options->log, LOG_INFO, "stopping");
+		begin_stop(loop, EX_OK);
+	}
+	go_on(loop);
+}
+
+/* A drain's second: its progress, and an end where the storage refuses. */
+static void on_tick(uv_timer_t *timer)
+{
+	struct loop *loop = timer->data;
+	struct report report;
+	if (loop->options->progress != NULL)
+		loop->options->progress(loop->options->context);
+	ship_report(loop->ship, &report);
+	if (report.storage[0] != '\0' && world_now(NULL) >= loop->drain_until)
+		begin_stop(loop, EX_IOERR);
+	go_on(loop);
+}
+
+/* --- From the beginning to the end -------------------------------------- */
+
+static void init_timer(struct loop *loop, uv_timer_t *timer)
+{
+	(void)uv_timer_init(&loop->uv, timer);
+	timer->data = loop;
+}
+
+static void init_signals(struct loop *loop)
+{
+	static const int numbers[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1 };
+	for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+		(void)uv_signal_init(&loop->uv, &loop->signals[i]);
+		loop->signals[i].data = loop;
+		(void)uv_signal_start(&loop->signals[i], on_signal, numbers[i]);
+	}
+}
+
+static int init(struct loop *loop)
+{
+	if (uv_loop_init(&loop->uv) != 0)
+		return EX_OSERR;
+	loop->uv.data = loop;
+	init_timer(loop, &loop->curl_timer);
+	init_timer(loop, &loop->stuck_timer);
+	init_timer(loop, &loop->alarm);
+	init_timer(loop, &loop->recheck);
+	init_timer(loop, &loop->poll_timer);
+	init_timer(loop, &loop->stop_timer);
+	init_timer(loop, &loop->tick);
+	loop->timers_open = true;
+	if (uv_async_init(&loop->uv, &loop->done, on_done) != 0 ||
+	    uv_mutex_init(&loop->mutex) != 0 || uv_cond_init(&loop->wanted) != 0)
+		return EX_OSERR;
+	loop->done.data = loop;
+	init_signals(loop);
+
+	loop->multi = curl_multi_init();
+	if (loop->multi == NULL)
+		return EX_OSERR;
+	(void)curl_multi_setopt(loop->multi, CURLMOPT_SOCKETFUNCTION, watch_socket);
+	(void)curl_multi_setopt(loop->multi, CURLMOPT_SOCKETDATA, loop);
+	(void)curl_multi_setopt(loop->multi, CURLMOPT_TIMERFUNCTION, set_curl_timer);
+	(void)curl_multi_setopt(loop->multi, CURLMOPT_TIMERDATA, loop);
+	(void)curl_multi_setopt(loop->multi, CURLMOPT_MAXCONNECTS, (long)loop->config->connections);
+
+	/* A configuration that libcurl cannot use is said now, not at the first row. */
+	const char *error = NULL;
+	loop->slots[0].http = http_new(loop->config, &error);
+	if (loop->slots[0].http == NULL) {
+		log_line(&loop->options->log, LOG_ERROR, error);
+		return EX_CONFIG;
+	}
+	if (uv_thread_create(&loop->worker, work, loop) != 0)
+		return EX_OSERR;
+	loop->has_worker = true;
+	return EX_OK;
+}
+
+static void close_handle(uv_handle_t *handle, void *context)
+{
+	(void)context;
+	if (!uv_is_closing(handle))
+		uv_close(handle, handle->type == UV_NAMED_PIPE && handle->data != handle->loop->data
+		                         ? on_visitor_closed
+		                         : NULL);
+}
+
+/* Lets the worker end its job, for as long as is left of the time to stop; true
+ * when it has. A disk that hangs must not keep the program from ending. */
+static bool end_worker(struct loop *loop)
+{
+	int64_t left = loop->stop_at + STOP_LIMIT - world_now(NULL);
+	uv_mutex_lock(&loop->mutex);
+	loop->quit = true;
+	uv_cond_signal(&loop->wanted);
+	while (loop->job != NULL && left > 0) {
+		uv_mutex_unlock(&loop->mutex);
+		struct timespec moment = { 0, 5000000 };
+		(void)nanosleep(&moment, NULL);
+		uv_mutex_lock(&loop->mutex);
+		left = loop->stop_at + STOP_LIMIT - world_now(NULL);
+	}
+	bool ended = loop->job == NULL;
+	uv_mutex_unlock(&loop->mutex);
+	return ended;
+}
+
+static void finish(struct loop *loop)
+{
+	cancel_transfers(loop);
+	if (loop->has_worker && !end_worker(loop)) {
+		log_line(&loop->options->log, LOG_ERROR, "the storage does not answer: ending without "
+		         "it; what was not settled will be sent again");
+		_exit(loop->code);
+	}
+	loop->timers_open = false;
+	forget_connections(loop);
+	if (loop->multi != NULL)
+		(void)curl_multi_cleanup(loop->multi);
+	uv_walk(&loop->uv, close_handle, NULL);
+	while (uv_run(&loop->uv, UV_RUN_DEFAULT) != 0) {
+	}
+	if (uv_loop_close(&loop->uv) != 0)
+		log_line(&loop->options->log, LOG_ERROR, "internal: the loop did not close");
+	if (loop->has_worker)
+		(void)uv_thread_join(&loop->worker);
+	uv_cond_destroy(&loop->wanted);
+	uv_mutex_destroy(&loop->mutex);
+	if (loop->notify_file >= 0)
+		(void)close(loop->notify_file);
+	if (loop->folder >= 0)
+		(void)close(loop->folder);
+	free(loop->spool_name);
+	config_free(loop->next_config);
+	ship_free(loop->ship);
+	spool_close(loop->spool);
+}
+
+int loop_run(const struct loop_options *options, struct config **config,
+             struct spool **spool, struct report *last)
+{
+	struct loop *loop = calloc(1, sizeof *loop);
+	*last = (struct report){ .state = DESTINATION_UP };
+	if (loop == NULL)
+		return EX_OSERR;
+	loop->options = options;
+	loop->config = *config;
+	loop->spool = *spool;
+	*spool = NULL;
+	loop->notify_file = loop->folder = -1;
+	loop->drain_until = world_now(NULL) + options->wait;
+	loop->stop_at = world_now(NULL);
+
+	struct ship_world world = {
+		.self = loop, .now = world_now, .wall = world_wall, .random = world_random,
+		.work = world_work, .post = world_post, .alarm = world_alarm,
+		.suspect = world_suspect, .say = world_say
+	};
+	struct ship_options ship_options = {
+		.careful = options->lock->crashed,
+		.condemned = options->lock->crashes >= LOCK_CRASHES_MAX ? options->lock->suspect : NULL,
+		.last_id = options->last_id
+	};
+	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
+		free(loop);
+		return EX_OSERR;
+	}
+	int code = init(loop);
+	if (code == EX_OK && (loop->ship = ship_new(loop->config, &world, &ship_options)) == NULL)
+		code = EX_OSERR;
+	if (code == EX_OK) {
+		watch_spool(loop);
+		open_socket(loop);
+		int64_t poll = loop->spool_watch < 0 ? 1000 : SAFETY_POLL;
+		if (options->last_id == INT64_MAX)
+			arm(&loop->poll_timer, on_poll, poll, (uint64_t)poll);
+		else
+			arm(&loop->tick, on_tick, 1000, 1000);
+		ship_wake(loop->ship);
+		(void)uv_run(&loop->uv, UV_RUN_DEFAULT);
+		ship_report(loop->ship, last);
+		code = loop->code;
+	}
+	loop->code = code;
+	finish(loop);
+	curl_global_cleanup();
+	*config = loop->config;
+	free(loop);
+	return code;
+}

@@ -1,0 +1,322 @@
+/* reconify-agent: what was asked for, and the exit code (sysexits.h) it ends with.
+ * Knows every command; does none of the work.
+ */
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "agent/check.h"
+#include "agent/daemon.h"
+#include "agent/payload.h"
+#include "agent/status.h"
+#include "spool/spool.h"
+
+struct call {
+	struct daemon_call daemon;
+	bool json, progress;
+	int64_t wait;
+	char **arguments; /* what is not an option */
+	int argument_count;
+};
+
+struct command {
+	const char *name;
+	int (*act)(const struct call *call);
+	const char *options; /* beside --config, --spool and --help */
+	const char *arguments;
+	const char *summary, *help;
+};
+
+static int complain(int code, const char *sentence)
+{
+	(void)fprintf(stderr, "reconify-agent: %s\n", sentence);
+	return code;
+}
+
+static int configure(const struct call *call, struct config **config)
+{
+	char *error = NULL;
+	int code = daemon_configure(&call->daemon, config, &error);
+	if (code != EX_OK)
+		(void)complain(code, error != NULL ? error : "no memory");
+	free(error);
+	return code;
+}
+
+static int act_init(const struct call *call)
+{
+	struct config *config;
+	struct spool_error error;
+	int code = configure(call, &config);
+	if (code != EX_OK)
+		return code;
+	struct spool *spool = spool_open(config->spool_path, SPOOL_CREATE, config->max_record, &error);
+	if (spool == NULL) {
+		code = complain(status_exit_code(error.status), error.sentence);
+	} else if (spool_set_limits(spool, config->max_spool, config->max_record,
+	                            config->when_full == WHEN_FULL_DROP_OLDEST) != SPOOL_OK) {
+		error = *spool_last_error(spool);
+		code = complain(status_exit_code(error.status), error.sentence);
+	} else {
+		(void)printf("%s: ready for records\n", config->spool_path);
+	}
+	spool_close(spool);
+	config_free(config);
+	return code;
+}
+
+static int act_run(const struct call *call)
+{
+	struct config *config;
+	int code = configure(call, &config);
+	return code == EX_OK ? daemon_run(&call->daemon, config) : code;
+}
+
+static int act_drain(const struct call *call)
+{
+	struct config *config;
+	int code = configure(call, &config);
+	return code == EX_OK ? daemon_drain(&call->daemon, config, call->progress, call->wait) : code;
+}
+
+static int act_status(const struct call *call)
+{
+	struct config *config;
+	struct status status;
+	struct spool_error error;
+	int code = configure(call, &config);
+	if (code != EX_OK)
+		return code;
+	code = status_collect(config, 2000, &status, &error);
+	if (code != EX_OK)
+		(void)complain(code, error.sentence);
+	else if (!call->json)
+		status_print(&status, stdout);
+	else if (!status_print_json(&status, stdout))
+		code = complain(EX_OSERR, "no memory");
+	config_free(config);
+	return code;
+}
+
+static int act_check(const struct call *call)
+{
+	struct config *config;
+	int code = configure(call, &config);
+	if (code != EX_OK)
+		return code;
+	code = check_all(config, stdout);
+	config_free(config);
+	return code;
+}
+
+static int act_schema(const struct call *call)
+{
+	(void)call;
+	return fputs(spool_schema(), stdout) >= 0 ? EX_OK : EX_IOERR;
+}
+
+/* The bytes that would be posted, with the keys masked. */
+static int print_payload(const struct config *config, const struct record *record)
+{
+	static const char mask[] = "****";
+	struct payload_frame frame = {
+		{ mask, sizeof mask - 1 }, { mask, sizeof mask - 1 },
+		config_find_format(config, record->format.bytes, record->format.size)
+	};
+	size_t size = 0;
+	const struct payload_fault *fault = payload_measure(record, &frame, &size);
+	if (fault != NULL) {
+		(void)fprintf(stderr, "reconify-agent: record %" PRId64 " cannot be sent: %s: %s\n",
+		              record->id, fault->code, fault->sentence);
+		return EX_DATAERR;
+	}
+	char *payload = malloc(size + 1);
+	if (payload == NULL)
+		return complain(EX_OSERR, "no memory for this record");
+	(void)payload_write(record, &frame, payload);
+	if (isatty(STDOUT_FILENO))
+		payload[size++] = '\n';
+	bool written = fwrite(payload, 1, size, stdout) == size && fflush(stdout) == 0;
+	free(payload);
+	return written ? EX_OK : complain(EX_IOERR, "cannot write to standard output");
+}
+
+static int show_record(const struct config *config, struct spool *spool, int64_t id)
+{
+	struct record record;
+	struct text reason, said;
+	enum spool_status status = spool_load(spool, id, &record);
+	if (status == SPOOL_OK)
+		return print_payload(config, &record);
+	if (status == SPOOL_END)
+		status = spool_load_dead(spool, id, &record, &reason, &said);
+	if (status == SPOOL_OK) {
+		(void)fprintf(stderr, "reconify-agent: record %" PRId64 " is a dead letter: %.*s\n", id,
+		              (int)reason.size, reason.bytes != NULL ? reason.bytes : "");
+		if (said.bytes != NULL)
+			(void)fprintf(stderr, "reconify-agent: the server said: %.*s\n", (int)said.size,
+			              said.bytes);
+		return print_payload(config, &record);
+	}
+	if (status == SPOOL_END) {
+		(void)fprintf(stderr, "reconify-agent: no record of id %" PRId64 " waits or is a dead "
+		              "letter; a delivered one is not kept\n", id);
+		return EX_DATAERR;
+	}
+	return complain(status_exit_code(status), spool_last_error(spool)->sentence);
+}
+
+static int act_show(const struct call *call)
+{
+	struct config *config;
+	struct spool_error error;
+	char *end = NULL;
+	int64_t id = strtoll(call->arguments[0], &end, 10);
+	if (end == call->arguments[0] || *end != '\0' || id < 1)
+		return complain(EX_USAGE, "show: ID is a record's number, such as 12");
+	int code = configure(call, &config);
+	if (code != EX_OK)
+		return code;
+	struct spool *spool = spool_open(config->spool_path, SPOOL_READ, INT32_MAX, &error);
+	code = spool != NULL ? show_record(config, spool, id)
+	                     : complain(status_exit_code(error.status), error.sentence);
+	spool_close(spool);
+	config_free(config);
+	return code;
+}
+
+static const struct command commands[] = {
+	{ "init", act_init, "", "", "creates the spool, or brings an older one up to date",
+	  "May be repeated. Creates the file with mode 0660; its folder must be there.\n" },
+	{ "run", act_run, "", "", "ships records as they come, in the foreground, until SIGTERM",
+	  "Creates a missing spool in an existing folder. SIGTERM ends it within 10 s, exit 0;\n"
+	  "SIGHUP reads the configuration again; SIGUSR1 tries everything now. There is one a\n"
+	  "spool: a second one exits 75.\n" },
+	{ "drain", act_drain, "pw", "", "ships what waits now, then ends",
+	  "  --progress     says every second how far it is\n"
+	  "  --wait TIME    goes on for so long (30s, 5m, 2h) while something is left\n"
+	  "Each record is tried at least once. Exit 0: all delivered; 75: something is left, dead\n"
+	  "or held, with the reason. Beside a running agent: wakes that one, and watches.\n" },
+	{ "status", act_status, "j", "", "what waits, since when, what happens next and why",
+	  "  --json         one JSON object, for programs\n"
+	  "Answers whether the agent runs or not.\n" },
+	{ "show", act_show, "", "ID", "the bytes that would be posted for a record, keys masked",
+	  "For a dead letter, the reason and the server's words go to standard error.\n" },
+	{ "check", act_check, "", "", "finds what is wrong; changes and sends nothing",
+	  "One line a finding, worst first. Exit 0: nothing is wrong.\n" },
+	{ "schema", act_schema, "", "", "prints the spool's schema", "" },
+};
+#define COMMAND_COUNT (sizeof commands / sizeof commands[0])
+
+static void print_usage(FILE *out)
+{
+	(void)fprintf(out, "Usage: reconify-agent COMMAND [OPTION]...\n\n"
+	              "Ships the AI interactions that wait in a local SQLite file to the Reconify "
+	              "API,\nand deletes each only when the endpoint has confirmed it.\n\nCommands:\n");
+	for (size_t i = 0; i < COMMAND_COUNT; i++)
+		(void)fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
+	(void)fprintf(out, "\n'reconify-agent COMMAND --help' says more. Common options:\n"
+	              "  --config FILE  the configuration (default %s, where it exists)\n"
+	              "  --spool FILE   the spool (default %s)\n"
+	              "  --version      the version\n"
+	              "\nEnvironment: RECONIFY_ENDPOINT, RECONIFY_APP_KEY, RECONIFY_API_KEY take "
+	              "precedence\nover the configuration file.\n",
+	              CONFIG_DEFAULT_FILE, CONFIG_DEFAULT_SPOOL);
+}
+
+static void print_help(const struct command *command)
+{
+	(void)printf("Usage: reconify-agent %s [OPTION]...%s%s\n\n%s.\n\n"
+	             "  --config FILE  the configuration (default %s)\n"
+	             "  --spool FILE   the spool (default %s)\n%s",
+	             command->name, command->arguments[0] != '\0' ? " " : "", command->arguments,
+	             command->summary, CONFIG_DEFAULT_FILE, CONFIG_DEFAULT_SPOOL, command->help);
+}
+
+static int misuse(const struct command *command)
+{
+	(void)fprintf(stderr, "reconify-agent: see 'reconify-agent %s --help'\n", command->name);
+	return EX_USAGE;
+}
+
+static int perform(const struct command *command, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "config", required_argument, NULL, 'c' }, { "spool", required_argument, NULL, 's' },
+		{ "help", no_argument, NULL, 'h' },         { "json", no_argument, NULL, 'j' },
+		{ "progress", no_argument, NULL, 'p' },     { "wait", required_argument, NULL, 'w' },
+		{ NULL, 0, NULL, 0 }
+	};
+	struct call call = { .wait = 0 };
+	int letter;
+	while ((letter = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		if (letter == '?')
+			return misuse(command);
+		if (strchr("csh", letter) == NULL && strchr(command->options, letter) == NULL) {
+			(void)fprintf(stderr, "reconify-agent: %s has no such option\n", command->name);
+			return misuse(command);
+		}
+		switch (letter) {
+		case 'c':
+			call.daemon.config_file = optarg;
+			break;
+		case 's':
+			call.daemon.spool_path = optarg;
+			break;
+		case 'h':
+			print_help(command);
+			return EX_OK;
+		case 'j':
+			call.json = true;
+			break;
+		case 'p':
+			call.progress = true;
+			break;
+		default:
+			if (!config_parse_duration(optarg, &call.wait)) {
+				(void)complain(EX_USAGE, "--wait: TIME is a whole number with s, m or h, such "
+				               "as 5m");
+				return misuse(command);
+			}
+		}
+	}
+	call.arguments = argv + optind;
+	call.argument_count = argc - optind;
+	if (call.argument_count != (command->arguments[0] != '\0' ? 1 : 0)) {
+		(void)complain(EX_USAGE, call.argument_count == 0 ? "an argument is missing"
+		                                                  : "there is an argument too many");
+		return misuse(command);
+	}
+	return command->act(&call);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 2) {
+		print_usage(stderr);
+		return EX_USAGE;
+	}
+	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
+	    strcmp(argv[1], "help") == 0) {
+		print_usage(stdout);
+		return EX_OK;
+	}
+	if (strcmp(argv[1], "--version") == 0) {
+		(void)printf("reconify-agent %s (SQLite %s)\n", RECONIFY_VERSION, spool_sqlite_version());
+		return EX_OK;
+	}
+	for (size_t i = 0; i < COMMAND_COUNT; i++)
+		if (strcmp(argv[1], commands[i].name) == 0) {
+			int code = perform(&commands[i], argc - 1, argv + 1);
+			if (fflush(stdout) != 0 && code == EX_OK)
+				code = EX_IOERR;
+			return code;
+		}
+	(void)fprintf(stderr, "reconify-agent: there is no command '%s'; see 'reconify-agent "
+	              "--help'\n", argv[1]);
+	return EX_USAGE;
+}

@@ -1,0 +1,110 @@
+/* The report as JSON and back; see report.h. */
+#include "agent/report.h"
+
+#include <cjson/cJSON.h>
+#include <string.h>
+
+static const char *const state_names[] = {
+	[DESTINATION_UP] = "up",
+	[DESTINATION_DOWN] = "down",
+	[DESTINATION_HELD] = "held",
+	[DESTINATION_PAUSED] = "paused",
+	[DESTINATION_UNCONFIGURED] = "unconfigured",
+};
+
+const char *report_state_name(enum destination_state state)
+{
+	return state_names[state];
+}
+
+/* One table for both directions, so that they cannot drift apart. */
+#define NUMBERS(each)                                                                  \
+	each(as_of) each(since) each(next_try_at) each(last_delivered_at) each(failures)   \
+	each(in_flight) each(retrying) each(retrying_id) each(retrying_attempts)           \
+	each(damaged_from) each(damaged_to)
+#define TEXTS(each) each(reason) each(retrying_reason) each(storage)
+
+char *report_to_json(const struct report *report)
+{
+	bool ok = true;
+	char *text = NULL;
+	cJSON *json = cJSON_CreateObject();
+	if (json == NULL)
+		return NULL;
+	ok = cJSON_AddStringToObject(json, "state", state_names[report->state]) != NULL;
+#define ADD_NUMBER(name) \
+	ok = cJSON_AddNumberToObject(json, #name, (double)report->name) != NULL && ok;
+	NUMBERS(ADD_NUMBER)
+#undef ADD_NUMBER
+#define ADD_TEXT(name) ok = cJSON_AddStringToObject(json, #name, report->name) != NULL && ok;
+	TEXTS(ADD_TEXT)
+#undef ADD_TEXT
+	ok = cJSON_AddBoolToObject(json, "quiet", report->quiet) != NULL && ok;
+	cJSON *apps = cJSON_AddArrayToObject(json, "apps");
+	for (size_t i = 0; apps != NULL && i < report->app_count; i++) {
+		cJSON *app = cJSON_CreateObject();
+		ok = app != NULL &&
+		     cJSON_AddStringToObject(app, "name", report->apps[i].name) != NULL &&
+		     cJSON_AddBoolToObject(app, "held", report->apps[i].held) != NULL &&
+		     cJSON_AddStringToObject(app, "reason", report->apps[i].reason) != NULL && ok;
+		if (app != NULL && !cJSON_AddItemToArray(apps, app))
+			ok = false;
+	}
+	if (ok && apps != NULL)
+		text = cJSON_PrintUnformatted(json);
+	cJSON_Delete(json);
+	return text;
+}
+
+static int64_t number_of(const cJSON *json, const char *name)
+{
+	const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, name);
+	if (!cJSON_IsNumber(item) || !(item->valuedouble > -9e15 && item->valuedouble < 9e15))
+		return 0;
+	return (int64_t)item->valuedouble;
+}
+
+static void copy_text(const cJSON *json, const char *name, char *into, size_t size)
+{
+	const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, name));
+	size_t length = text != NULL ? strlen(text) : 0;
+	if (length >= size)
+		length = size - 1;
+	if (length > 0)
+		memcpy(into, text, length);
+	into[length] = '\0';
+}
+
+bool report_from_json(const char *text, struct report *report)
+{
+	*report = (struct report){ .state = DESTINATION_UP };
+	cJSON *json = cJSON_Parse(text);
+	if (!cJSON_IsObject(json)) {
+		cJSON_Delete(json);
+		return false;
+	}
+	char state[16];
+	copy_text(json, "state", state, sizeof state);
+	for (size_t i = 0; i < sizeof state_names / sizeof state_names[0]; i++)
+		if (strcmp(state, state_names[i]) == 0)
+			report->state = (enum destination_state)i;
+#define GET_NUMBER(name) report->name = (__typeof__(report->name))number_of(json, #name);
+	NUMBERS(GET_NUMBER)
+#undef GET_NUMBER
+#define GET_TEXT(name) copy_text(json, #name, report->name, sizeof report->name);
+	TEXTS(GET_TEXT)
+#undef GET_TEXT
+	report->quiet = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, "quiet"));
+	const cJSON *app = NULL;
+	cJSON_ArrayForEach(app, cJSON_GetObjectItemCaseSensitive(json, "apps"))
+	{
+		if (report->app_count == REPORT_APPS_MAX)
+			break;
+		struct report_app *into = &report->apps[report->app_count++];
+		copy_text(app, "name", into->name, sizeof into->name);
+		copy_text(app, "reason", into->reason, sizeof into->reason);
+		into->held = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(app, "held"));
+	}
+	cJSON_Delete(json);
+	return true;
+}

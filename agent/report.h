@@ -1,0 +1,65 @@
+/* What the agent is doing and why: a snapshot of the flow, in words. The running
+ * daemon gives it out beside the spool; its last state is also written into the
+ * spool, so that `status` can answer when the daemon is down.
+ *
+ * Holds no text of a person and no key: ids, names of apps, fixed sentences.
+ */
+#ifndef AGENT_REPORT_H
+#define AGENT_REPORT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "agent/config.h"
+
+#define REPORT_REASON_SIZE 384
+#define REPORT_NAME_SIZE 64
+#define REPORT_APPS_MAX (CONFIG_APPS_MAX + 8)
+
+enum destination_state {
+	DESTINATION_UP,           /* nothing is known against it */
+	DESTINATION_DOWN,         /* unavailable: one probe at a time */
+	DESTINATION_HELD,         /* the endpoint itself is refused: everything waits */
+	DESTINATION_PAUSED,
+	DESTINATION_UNCONFIGURED  /* there is no endpoint to send to */
+};
+
+struct report_app {
+	char name[REPORT_NAME_SIZE];
+	bool held;
+	char reason[REPORT_REASON_SIZE]; /* "" while not held */
+};
+
+struct report {
+	int64_t as_of; /* ms since 1970, here and below; -1: none */
+	enum destination_state state;
+	char reason[REPORT_REASON_SIZE]; /* "" while up */
+	int64_t since;                   /* of this state */
+	int64_t next_try_at;
+	int64_t last_delivered_at;
+	unsigned failures;               /* tries that failed since it went down */
+	int64_t in_flight;
+	int64_t retrying;                /* records that fail by themselves */
+	int64_t retrying_id;             /* one of them, 0: none */
+	unsigned retrying_attempts;
+	char retrying_reason[REPORT_REASON_SIZE];
+	char storage[REPORT_REASON_SIZE]; /* what is wrong with the spool, "" for nothing */
+	int64_t damaged_from, damaged_to; /* ids that cannot be read, 0: none */
+	bool quiet; /* nothing more can be done before the next try */
+	struct report_app apps[REPORT_APPS_MAX];
+	size_t app_count;
+};
+
+/* "up", "down", "held", "paused" or "unconfigured". */
+const char *report_state_name(enum destination_state state);
+
+/* The report as one line of JSON, malloc'd; NULL when there is no memory. */
+char *report_to_json(const struct report *report);
+
+/* Reads what report_to_json() wrote, by this or another version of the program:
+ * unknown members are passed over, missing ones are "nothing". False when it is
+ * not such JSON. */
+bool report_from_json(const char *json, struct report *report);
+
+#endif

@@ -1,0 +1,40 @@
+/* What a person, or a program, is told about a spool and its agent. Answers also
+ * when the agent is down, and never changes anything.
+ */
+#ifndef AGENT_STATUS_H
+#define AGENT_STATUS_H
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <sys/types.h>
+
+#include "agent/config.h"
+#include "agent/report.h"
+#include "spool/spool.h"
+
+struct status {
+	const char *spool_path; /* borrowed */
+	bool running;
+	pid_t pid; /* 0: not known */
+	bool live; /* the report is of this moment; else of report.as_of */
+	bool reported;
+	struct report report;
+	struct spool_ledger ledger;
+	int64_t now; /* ms since 1970 */
+};
+
+/* Collects all. Returns 0, or a sysexits code with `*error` filled in. `patience`
+ * is the ms that counting rows may take. */
+int status_collect(const struct config *config, int patience, struct status *status,
+                   struct spool_error *error);
+
+/* In words, for a person. */
+void status_print(const struct status *status, FILE *out);
+
+/* As one JSON object and a newline (documented in README.md). False: no memory. */
+bool status_print_json(const struct status *status, FILE *out);
+
+/* The sysexits code for a spool's failure. */
+int status_exit_code(enum spool_status status);
+
+#endif

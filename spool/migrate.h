@@ -1,0 +1,33 @@
+/* The schema's life: created once, then only migrated forward, in place, in one
+ * transaction. Never touches a file that is not a spool, or is a newer one.
+ */
+#ifndef SPOOL_MIGRATE_H
+#define SPOOL_MIGRATE_H
+
+#include <sqlite3.h>
+
+#include "spool/spool.h"
+
+/* PRAGMA application_id of every spool: "Rcfy". */
+#define SCHEMA_APPLICATION_ID 0x52636679
+/* PRAGMA user_version of this program's spools. */
+#define SCHEMA_VERSION 1
+
+/* What stands in the file. */
+enum schema_state {
+	SCHEMA_EMPTY,   /* nothing: a new file, or one whose creation was cut short */
+	SCHEMA_CURRENT,
+	SCHEMA_OLDER,
+	SCHEMA_NEWER,
+	SCHEMA_FOREIGN,
+	SCHEMA_UNREADABLE /* the SQLite error is on the connection */
+};
+enum schema_state schema_look(sqlite3 *db);
+
+/* Brings an empty or older file to SCHEMA_VERSION. Safe beside another process
+ * that does the same. Returns a SQLite result code. */
+int schema_migrate(sqlite3 *db);
+
+extern const char schema_sql[];
+
+#endif

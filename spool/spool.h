@@ -1,0 +1,164 @@
+/* The spool: a durable queue of records in one SQLite file that producers
+ * write to at the same time. Nothing above SQLite is known here.
+ *
+ * What is in flight is not written down: a record is read, and later its fate
+ * is applied in one transaction with many others. Triggers never run on this
+ * connection: whatever a producer planted in the file, no code of theirs acts
+ * on the agent's reads and settles.
+ *
+ * A struct spool is used by one thread at a time.
+ */
+#ifndef SPOOL_SPOOL_H
+#define SPOOL_SPOOL_H
+
+#include "spool/record.h"
+
+enum spool_status {
+	SPOOL_OK,
+	SPOOL_END,        /* no such row, or no further one */
+	SPOOL_BUSY,       /* another process holds the lock: try again soon */
+	SPOOL_FULL,       /* the disk, or the quota, is full */
+	SPOOL_IO,         /* the storage failed, or memory ran out: try again */
+	SPOOL_DAMAGED,    /* SQLite says that the file is malformed */
+	SPOOL_MISSING,    /* no such file */
+	SPOOL_NO_FOLDER,  /* nor a folder to create it in */
+	SPOOL_DENIED,     /* permission, or a read-only file system */
+	SPOOL_FOREIGN,    /* a file, but not a spool of ours */
+	SPOOL_NEWER,      /* written by a newer version of the program */
+	SPOOL_TOO_BIG     /* this row is larger than the limit given at opening */
+};
+
+/* A failure, in words: what happened, to which file, and what can be done.
+ * Quotes no record. */
+struct spool_error {
+	enum spool_status status;
+	char sentence[640];
+};
+
+struct spool;
+
+enum spool_mode {
+	SPOOL_READ,  /* look only; never creates, never migrates */
+	SPOOL_WORK,  /* read and settle an existing spool; migrates an older one */
+	SPOOL_CREATE /* likewise, and creates a missing one in an existing folder */
+};
+
+/* Opens the spool at `path`. `row_limit` is the largest row, in bytes, that
+ * will be read. Returns NULL with `*error` filled in on failure; nothing is
+ * changed then that was not asked for by `mode`. */
+struct spool *spool_open(const char *path, enum spool_mode mode, int64_t row_limit,
+                         struct spool_error *error);
+
+/* Closes and frees; NULL is allowed. */
+void spool_close(struct spool *spool);
+
+/* The sentence for the last failure of any call on `spool`. */
+const struct spool_error *spool_last_error(const struct spool *spool);
+
+/* True when the path no longer leads to the file that is open: it was moved,
+ * deleted or replaced. `*orphaned` (may be NULL): the open file has no name any
+ * more, so that what is in it can be had only through this connection. */
+bool spool_was_replaced(const struct spool *spool, bool *orphaned);
+
+/* Writes down the limits that the triggers enforce, where they differ. */
+enum spool_status spool_set_limits(struct spool *spool, int64_t max_spool,
+                                   int64_t max_record, bool drop_oldest);
+
+/* --- Reading ------------------------------------------------------------ */
+
+/* Between these two all reads see one state and cost no locking each. */
+enum spool_status spool_begin_read(struct spool *spool);
+void spool_end_read(struct spool *spool);
+
+/* What decides whether a waiting row can be taken now. Borrowed until the next
+ * call on `spool`. */
+struct spool_place {
+	int64_t id;
+	struct text app, session; /* an app that is NULL reads as "default" */
+};
+
+/* Finds the first waiting row with `from` <= id <= `to`. SPOOL_END: none.
+ * On SPOOL_DAMAGED, `place->id` is the next id from which reading may work. */
+enum spool_status spool_next(struct spool *spool, int64_t from, int64_t to,
+                             struct spool_place *place);
+
+/* Reads one waiting row. `*record` is borrowed until the next call. SPOOL_END:
+ * it is gone. SPOOL_TOO_BIG: it is larger than the row limit. */
+enum spool_status spool_load(struct spool *spool, int64_t id, struct record *record);
+
+/* Attempts that failed so far by a record's own fault, as written down by
+ * CHANGE_ATTEMPTS; 0 where none. */
+enum spool_status spool_attempts(struct spool *spool, int64_t id, unsigned *attempts);
+
+/* --- Settling ----------------------------------------------------------- */
+
+enum spool_change_kind {
+	CHANGE_DELIVERED, /* the row leaves the spool, its key stays known for 24 h */
+	CHANGE_DEAD,      /* the row moves to dead_letters, with a reason */
+	CHANGE_REVIVED,   /* a dead letter waits again, under its own id */
+	CHANGE_ATTEMPTS,  /* a failure of the record's own is written down */
+	CHANGE_NOTE       /* a line of the agent's own state: `name` = `value` */
+};
+
+/* One fate. Strings are borrowed for the call. */
+struct spool_change {
+	enum spool_change_kind kind;
+	int64_t id;
+	char uuid[RECORD_UUID_SIZE + 1]; /* must match the row's; "": by id alone */
+	int64_t bytes;                   /* DELIVERED: record_bytes() of the row */
+	bool keyed;                      /* DELIVERED: the row has a key */
+	unsigned attempts;               /* DEAD, ATTEMPTS */
+	const char *code, *sentence;     /* DEAD: the reason */
+	int http_status;                 /* DEAD: 0 where there was no answer */
+	const char *server_said;         /* DEAD: the answer's beginning, or NULL */
+	size_t server_said_size;
+	const char *name, *value;        /* NOTE */
+};
+
+/* Applies `count` changes in one transaction: all or, on any failure, none. A
+ * row that is gone or has become another (its producer deleted or replaced it)
+ * is passed over: whoever removed it has counted it. `wall` is ms since 1970. */
+enum spool_status spool_apply(struct spool *spool, const struct spool_change *changes,
+                              size_t count, int64_t wall);
+
+/* --- Looking ------------------------------------------------------------ */
+
+struct spool_ledger {
+	int64_t accepted, delivered, dead, discarded, dropped, purged, removed;
+	int64_t bytes;         /* of waiting and dead rows, as the limit counts them */
+	int64_t max_spool, max_record;
+	bool drop_oldest;
+	int64_t waiting;       /* rows counted where `counted`, else what the ledger leaves */
+	int64_t dead_counted;  /* rows in dead_letters, likewise */
+	bool counted;          /* the rows were counted; false: too many for `patience` */
+	bool balanced;         /* the sum is right, and so are the counts where counted */
+	int64_t oldest_at;     /* spooled_at of the first waiting row, -1: none */
+	int64_t last_id;       /* of the last waiting row, 0: none */
+};
+
+/* Reads the ledger, and counts rows for at most `patience` ms. */
+enum spool_status spool_read_ledger(struct spool *spool, int patience,
+                                    struct spool_ledger *ledger);
+
+/* Reads a dead letter; SPOOL_END: none of that id. Borrowed until the next
+ * call. `*reason` and `*server_said` likewise. */
+enum spool_status spool_load_dead(struct spool *spool, int64_t id, struct record *record,
+                                  struct text *reason, struct text *server_said);
+
+/* The agent's own state line `name`, malloc'd, or NULL where there is none. */
+char *spool_note(struct spool *spool, const char *name);
+
+/* Calls `found` with a sentence for each thing that is wrong inside the file:
+ * SQLite's quick_check, tables, triggers or columns that are not the schema's.
+ * Reads the whole file. */
+enum spool_status spool_examine(struct spool *spool,
+                                void (*found)(void *context, const char *sentence),
+                                void *context);
+
+/* The schema as SQL text; and the SQLite in use: its version, and whether that
+ * has the fix for the WAL-reset fault. Static storage. */
+const char *spool_schema(void);
+const char *spool_sqlite_version(void);
+bool spool_sqlite_has_wal_reset_fix(void);
+
+#endif
