@@ -85,9 +85,9 @@ boundaries:
 demo: all
 	$(Q)sh packaging/demo.sh $(B)
 
-analyze:
+analyze: $(B)/generated/schema_sql.h
 	$(Q)cppcheck --quiet --std=c11 --enable=warning,portability,performance \
-	    --inline-suppr --error-exitcode=1 -I. -DRECONIFY_VERSION='""' agent spool
+	    --inline-suppr --error-exitcode=1 -I. -I$(B)/generated -DRECONIFY_VERSION='""' agent spool
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/reconify-agent

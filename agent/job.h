@@ -59,7 +59,7 @@ enum job_scan {
 struct job {
 	/* What to do. All is borrowed until the job is done. */
 	const struct config *config;
-	const struct spool_change *changes;
+	struct spool_change *changes;
 	size_t change_count;
 	int64_t wall;
 	const int64_t *load; /* ids */

@@ -81,6 +81,7 @@ struct loop {
 	uv_poll_t notify;
 	bool notify_open;
 	int spool_watch;
+	bool keys_beside_spool; /* one watch serves both */
 	char *spool_name;
 	uv_signal_t signals[4];
 
@@ -463,7 +464,7 @@ static void wake(struct loop *loop)
 	arm(&loop->recheck, on_recheck, 1, 0);
 }
 
-static void reload(struct loop *loop);
+static void reload(struct loop *loop, bool for_keys);
 
 static void on_notify(uv_poll_t *poll, int status, int events)
 {
@@ -483,23 +484,26 @@ static void on_notify(uv_poll_t *poll, int status, int events)
 			at += sizeof *event + event->len;
 			if (event->mask & IN_Q_OVERFLOW)
 				changed = keys = true;
-			else if (event->wd != loop->spool_watch)
+			else if (event->len == 0)
+				continue;
+			else if (event->wd == loop->spool_watch &&
+			         strncmp(event->name, loop->spool_name, name) == 0)
+				changed = changed || event->name[name] == '\0' ||
+				          strcmp(event->name + name, "-wal") == 0;
+			else if (event->wd != loop->spool_watch || loop->keys_beside_spool)
 				keys = keys || (event->mask & (IN_CLOSE_WRITE | IN_MOVED_TO)) != 0;
-			else if (event->len > 0 && strncmp(event->name, loop->spool_name, name) == 0 &&
-			         (event->name[name] == '\0' || strcmp(event->name + name, "-wal") == 0))
-				changed = true;
 		}
 	}
 	if (changed)
 		wake(loop);
 	if (keys && !loop->stopping)
-		reload(loop);
+		reload(loop, true);
 	go_on(loop);
 }
 
 static void watch_folder_of(struct loop *loop, const char *file)
 {
-	char *copy = file != NULL && file[0] == '/' ? strdup(file) : NULL;
+	char *copy = file != NULL ? strdup(file) : NULL;
 	if (copy == NULL)
 		return;
 	/* Watching fails harmlessly: a reload by hand does the same. */
@@ -507,6 +511,8 @@ static void watch_folder_of(struct loop *loop, const char *file)
 	                              IN_CLOSE_WRITE | IN_MOVED_TO | IN_MASK_ADD);
 	if (watch < 0)
 		log_line(&loop->options->log, LOG_DEBUG, "cannot watch the folder of a key file");
+	else if (watch == loop->spool_watch)
+		loop->keys_beside_spool = true;
 	free(copy);
 }
 
@@ -527,8 +533,12 @@ static void watch_spool(struct loop *loop)
 			inotify_add_watch(loop->notify_file, folder,
 		                          IN_MODIFY | IN_CLOSE_WRITE | IN_MOVED_TO | IN_CREATE);
 		for (size_t i = 0; i < loop->config->app_count; i++) {
-			watch_folder_of(loop, loop->config->apps[i].app_key_file);
-			watch_folder_of(loop, loop->config->apps[i].api_key_file);
+			const struct config_app *app = &loop->config->apps[i];
+			/* Relative ones stand beside the configuration's file. */
+			if (app->app_key_file != NULL && app->app_key_file[0] == '/')
+				watch_folder_of(loop, app->app_key_file);
+			if (app->api_key_file != NULL && app->api_key_file[0] == '/')
+				watch_folder_of(loop, app->api_key_file);
 		}
 		if (loop->config->file != NULL)
 			watch_folder_of(loop, loop->config->file);
@@ -667,10 +677,33 @@ static void open_socket(struct loop *loop)
 
 /* --- Reload and the end ------------------------------------------------- */
 
-static void reload(struct loop *loop)
+static bool same_text(const char *one, const char *other)
+{
+	return one == other || (one != NULL && other != NULL && strcmp(one, other) == 0);
+}
+
+static bool same_keys(const struct config *one, const struct config *other)
+{
+	if (one->app_count != other->app_count)
+		return false;
+	for (size_t i = 0; i < one->app_count; i++)
+		if (!same_text(one->apps[i].app_key, other->apps[i].app_key) ||
+		    !same_text(one->apps[i].api_key, other->apps[i].api_key))
+			return false;
+	return true;
+}
+
+/* `for_keys`: something changed beside a key file; it is news only when a key
+ * did. */
+static void reload(struct loop *loop, bool for_keys)
 {
 	char *error = NULL;
 	struct config *config = loop->options->reload(loop->options->context, &error);
+	if (for_keys && (config == NULL || same_keys(config, loop->config))) {
+		config_free(config);
+		free(error);
+		return;
+	}
 	if (config == NULL) {
 		complain(loop, LOG_ERROR, "the configuration was not reloaded, the old one stays",
 		         error != NULL ? error : "no memory");
@@ -745,7 +778,7 @@ static void on_signal(uv_signal_t *handle, int number)
 	struct loop *loop = handle->data;
 	switch (number) {
 	case SIGHUP:
-		reload(loop);
+		reload(loop, false);
 		break;
 	case SIGUSR1:
 		ship_try_now(loop->ship);

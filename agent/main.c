@@ -148,7 +148,7 @@ static int print_payload(const struct config *config, const struct record *recor
 static int show_record(const struct config *config, struct spool *spool, int64_t id)
 {
 	struct record record;
-	struct text reason, said;
+	struct text reason = { NULL, 0 }, said = { NULL, 0 };
 	enum spool_status status = spool_load(spool, id, &record);
 	if (status == SPOOL_OK)
 		return print_payload(config, &record);

@@ -1045,13 +1045,22 @@ static void verdicts_written(struct ship *ship, enum spool_status settled)
 	if (settled != SPOOL_OK)
 		return;
 	for (size_t i = 0; i < done; i++) {
-		if (ship->verdicts[i].item != NULL)
-			free_item(ship, ship->verdicts[i].item);
+		struct item *item = ship->verdicts[i].item;
+		if (item != NULL && ship->changes[i].refused) {
+			/* Kept in mind for good, so that it is not sent again and again. */
+			move(ship, item, QUEUED);
+			say(ship, LOG_ERROR, "record %" PRId64 " cannot be moved to dead_letters, which "
+			    "somebody changed; it stays where it is and is not sent again before a "
+			    "restart; see 'reconify-agent check'", item->id);
+		} else if (item != NULL) {
+			free_item(ship, item);
+		}
 		free(ship->verdicts[i].note);
 	}
 	ship->verdict_count -= done;
-	memmove(ship->verdicts, ship->verdicts + done,
-	        ship->verdict_count * sizeof *ship->verdicts);
+	if (ship->verdict_count > 0 && done > 0)
+		memmove(ship->verdicts, ship->verdicts + done,
+		        ship->verdict_count * sizeof *ship->verdicts);
 	ship->settle_due = now(ship) + SETTLE_AGE;
 }
 
@@ -1244,7 +1253,8 @@ static bool prepare_skips(struct ship *ship)
 			if (session->more_from != INT64_MAX || session->count >= SESSION_ROOM ||
 			    (session->first != NULL && session->first->state == WAITING))
 				ship->skips[count++] = (struct job_skip){ session->hash, INT64_MAX };
-	qsort(ship->skips, count, sizeof *ship->skips, compare_skips);
+	if (count > 1)
+		qsort(ship->skips, count, sizeof *ship->skips, compare_skips);
 	ship->job->skips = ship->skips;
 	ship->job->skip_count = count;
 	return true;

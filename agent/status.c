@@ -171,9 +171,10 @@ static void print_destination(const struct status *status, FILE *out)
 			(void)fprintf(out, " as far as is known: nothing was tried yet");
 		break;
 	case DESTINATION_DOWN:
-		(void)fprintf(out, "down for %s, %u tries failed; nothing is lost, it is retried\n"
+		(void)fprintf(out, "down for %s, %u %s failed; nothing is lost, it is retried\n"
 		              "             %s", span(status->now - report->since, since),
-		              report->failures, report->reason);
+		              report->failures, report->failures == 1 ? "try" : "tries",
+		              report->reason);
 		break;
 	case DESTINATION_HELD:
 		(void)fprintf(out, "held for %s: every record waits until this is put right\n"

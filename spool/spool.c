@@ -28,6 +28,7 @@
 /* WAL frames after which the agent copies them back: well under the 1000 at
  * which a producer's own command line would stop to do it. */
 #define CHECKPOINT_FRAMES 400
+#define BALLAST_BYTES (2 << 20)
 #define KEY_MEMORY_MS (24LL * 3600 * 1000)
 
 /* Every column of a record, in the order of struct record's reading below. */
@@ -89,7 +90,7 @@ static const char *const query_sql[QUERY_COUNT] = {
 	         "SELECT " COLUMNS ", ?3, ?4, ?5, ?6, ?7 FROM interactions" SAME_ROW,
 	/* Only where a producer reused the id of a dead letter. */
 	[BURY_UNDER_NEW_ID] =
-		"INSERT INTO dead_letters (" DEAD_COLUMNS ") "
+		"INSERT OR IGNORE INTO dead_letters (" DEAD_COLUMNS ") "
 		"SELECT model_id, request_body, response_body, request_id, request_at, "
 		"response_at, session, session_timeout, user_id, is_authenticated, first_name, "
 		"last_name, email, phone, gender, content_type, accept, request_extra, app, format, "
@@ -126,6 +127,7 @@ struct spool {
 	int file;               /* O_PATH: knows the file without touching SQLite's locks */
 	int wal_frames;         /* after the last commit of our own */
 	int checkpoint_frames;  /* where the next checkpoint is due */
+	bool ballast;           /* the ballast file is there */
 	bool scanning;          /* NEXT is half stepped, */
 	int64_t scanned, limit; /* up to this id, towards that one */
 	int64_t keys_swept_at;
@@ -281,6 +283,38 @@ static struct number column_number(sqlite3_stmt *row, int column)
 		break;
 	}
 	return number;
+}
+
+/* --- Ballast ------------------------------------------------------------ */
+
+/* A delete needs room in the -wal before it frees any: on a full disk the agent
+ * could never settle again. So some room is kept, in a file of its own. */
+static void ballast_path(const struct spool *spool, char *into, size_t size)
+{
+	(void)snprintf(into, size, "%s-agent.ballast", spool->path);
+}
+
+static void take_ballast(struct spool *spool)
+{
+	char path[PATH_MAX + 32];
+	ballast_path(spool, path, sizeof path);
+	if (spool->ballast)
+		return;
+	int file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0660);
+	if (file < 0)
+		return;
+	/* What the disk cannot spare now is asked for again after a later checkpoint. */
+	spool->ballast = posix_fallocate(file, 0, BALLAST_BYTES) == 0;
+	if (close(file) != 0 || !spool->ballast)
+		(void)unlink(path);
+}
+
+static bool drop_ballast(struct spool *spool)
+{
+	char path[PATH_MAX + 32];
+	ballast_path(spool, path, sizeof path);
+	spool->ballast = false;
+	return unlink(path) == 0;
 }
 
 /* --- Opening ------------------------------------------------------------ */
@@ -537,6 +571,7 @@ struct spool *spool_open(const char *path, enum spool_mode mode, int64_t row_lim
 			spool_close(spool);
 			return NULL;
 		}
+		take_ballast(spool);
 	}
 	return spool;
 }
@@ -793,10 +828,29 @@ static enum spool_status bury(struct spool *spool, enum query query,
 	return finish(spool, bound);
 }
 
-static enum spool_status apply_dead(struct spool *spool, const struct spool_change *change,
+/* Whether the row is still there, though dead_letters did not take it. */
+static enum spool_status still_waits(struct spool *spool, const struct spool_change *change,
+                                     bool *waits)
+{
+	struct record record;
+	sqlite3_stmt *row;
+	enum spool_status status = load_row(spool, LOAD, change->id, &record, &row);
+	*waits = status == SPOOL_OK && (change->uuid[0] == '\0' ||
+	                                (record.uuid.size == RECORD_UUID_SIZE &&
+	                                 memcmp(record.uuid.bytes, change->uuid,
+	                                        RECORD_UUID_SIZE) == 0));
+	if (status == SPOOL_OK || status == SPOOL_END) {
+		(void)sqlite3_reset(row);
+		status = SPOOL_OK;
+	}
+	return status;
+}
+
+static enum spool_status apply_dead(struct spool *spool, struct spool_change *change,
                                     int64_t wall, struct tally *tally)
 {
 	char reason[256];
+	change->refused = false;
 	(void)snprintf(reason, sizeof reason, "%s: %s", change->code, change->sentence);
 
 	/* A record that is too large to be read must still be moved aside. */
@@ -805,6 +859,8 @@ static enum spool_status apply_dead(struct spool *spool, const struct spool_chan
 	if (status == SPOOL_OK && sqlite3_changes(spool->db) == 0)
 		status = bury(spool, BURY_UNDER_NEW_ID, change, reason, wall);
 	bool buried = status == SPOOL_OK && sqlite3_changes(spool->db) == 1;
+	if (status == SPOOL_OK && !buried)
+		status = still_waits(spool, change, &change->refused);
 	if (buried)
 		status = run_for_row(spool, HOLD_KEY, change);
 	if (buried && status == SPOOL_OK)
@@ -831,7 +887,7 @@ static enum spool_status apply_revived(struct spool *spool, const struct spool_c
 	return status;
 }
 
-static enum spool_status apply_one(struct spool *spool, const struct spool_change *change,
+static enum spool_status apply_one(struct spool *spool, struct spool_change *change,
                                    int64_t wall, struct tally *tally)
 {
 	sqlite3_stmt *bound;
@@ -876,8 +932,10 @@ static void checkpoint_if_due(struct spool *spool)
 	/* A reader that holds old frames makes this copy less than all: it is not a
 	 * failure, and is tried again when as many more have come. */
 	spool->checkpoint_frames = spool->wal_frames + CHECKPOINT_FRAMES;
-	if (rc == SQLITE_OK && copied == frames)
+	if (rc == SQLITE_OK && copied == frames) {
 		spool->checkpoint_frames = CHECKPOINT_FRAMES;
+		take_ballast(spool);
+	}
 	spool->wal_frames = 0;
 }
 
@@ -894,8 +952,8 @@ static enum spool_status sweep_keys(struct spool *spool, int64_t wall)
 	return finish(spool, bound);
 }
 
-enum spool_status spool_apply(struct spool *spool, const struct spool_change *changes,
-                              size_t count, int64_t wall)
+static enum spool_status apply_all(struct spool *spool, struct spool_change *changes,
+                                   size_t count, int64_t wall)
 {
 	struct tally tally = { 0, 0, 0 };
 	bool keyed = false;
@@ -928,6 +986,15 @@ enum spool_status spool_apply(struct spool *spool, const struct spool_change *ch
 		(void)run(spool, ROLLBACK);
 		spool->error = first;
 	}
+	return status;
+}
+
+enum spool_status spool_apply(struct spool *spool, struct spool_change *changes,
+                              size_t count, int64_t wall)
+{
+	enum spool_status status = apply_all(spool, changes, count, wall);
+	if (status == SPOOL_FULL && drop_ballast(spool))
+		status = apply_all(spool, changes, count, wall);
 	return status;
 }
 

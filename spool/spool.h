@@ -113,12 +113,16 @@ struct spool_change {
 	const char *server_said;         /* DEAD: the answer's beginning, or NULL */
 	size_t server_said_size;
 	const char *name, *value;        /* NOTE */
+	bool refused;                    /* out: DEAD, and a producer's doing in the file keeps
+	                                    dead_letters from taking it; the row stays waiting */
 };
 
 /* Applies `count` changes in one transaction: all or, on any failure, none. A
  * row that is gone or has become another (its producer deleted or replaced it)
- * is passed over: whoever removed it has counted it. `wall` is ms since 1970. */
-enum spool_status spool_apply(struct spool *spool, const struct spool_change *changes,
+ * is passed over: whoever removed it has counted it. `wall` is ms since 1970.
+ * On a full disk a ballast file beside the spool is given up for the room that
+ * a settle needs. */
+enum spool_status spool_apply(struct spool *spool, struct spool_change *changes,
                               size_t count, int64_t wall);
 
 /* --- Looking ------------------------------------------------------------ */
