@@ -29,10 +29,10 @@ override CPPFLAGS += -D_GNU_SOURCE -I. -I$(B)/generated -DRECONIFY_VERSION='"$(V
             $(shell $(PKG_CONFIG) --cflags $(agent_libs) $(sink_libs))
 override LDFLAGS += -pthread $(if $(SAN),-fsanitize=$(SAN)) -Wl,-z,relro,-z,now
 
-agent_sources := $(filter-out agent/sink.c,$(wildcard agent/*.c)) $(wildcard spool/*.c)
+agent_sources := $(filter-out agent/sink%.c,$(wildcard agent/*.c)) $(wildcard spool/*.c)
 agent_objects := $(agent_sources:%.c=$(B)/%.o)
 agent_parts   := $(filter-out $(B)/agent/main.o,$(agent_objects))
-sink_objects  := $(B)/agent/sink.o $(B)/agent/json.o
+sink_objects  := $(B)/agent/sink.o $(B)/agent/sink_judge.o $(B)/agent/json.o
 unit_sources  := $(wildcard tests/unit/test_*.c)
 unit_programs := $(unit_sources:tests/unit/%.c=$(B)/tests/%)
 
