@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct payload_fault fault_too_big = {
 	"too-big", "the record is larger than max_record"
@@ -242,30 +243,40 @@ static void scan(struct job *job, struct spool *spool)
 	}
 }
 
-/* When another file was put in place of the open one, the records are there
- * now. A file that merely lost its name is emptied first: nobody else can. */
+/* True while the open file, which the path no longer leads to, still has rows that
+ * nobody else could deliver: it has no name any more, or no other took its place. */
+static bool is_needed(struct spool *spool, const char *path, bool orphaned)
+{
+	struct spool_place place;
+	if (!orphaned && access(path, F_OK) == 0)
+		return false;
+	enum spool_status left = spool_next(spool, 1, INT64_MAX, &place);
+	spool_end_read(spool);
+	return left == SPOOL_OK || left == SPOOL_BUSY;
+}
+
+/* Where another file stands at the path, the records are there now. */
 static bool follow_path(struct job *job, struct spool **spool, const char *path)
 {
 	bool orphaned = false;
-	if (*spool != NULL && (!spool_was_replaced(*spool, &orphaned)))
+	if (*spool != NULL && (!spool_was_replaced(*spool, &orphaned) ||
+	                       is_needed(*spool, path, orphaned)))
 		return true;
-	if (*spool != NULL && orphaned) {
-		struct spool_place place;
-		enum spool_status left = spool_next(*spool, 1, INT64_MAX, &place);
-		spool_end_read(*spool);
-		if (left == SPOOL_OK || left == SPOOL_BUSY)
-			return true;
+	if (*spool != NULL && job->change_count > 0) {
+		/* Closing the books of the old file; what fails here is sent again should
+		 * that file ever come back. */
+		(void)spool_apply(*spool, job->changes, job->change_count, job->wall);
+		job->change_count = 0;
 	}
-	struct spool *other = spool_open(path, SPOOL_WORK, job->config->max_record + (1 << 20),
-	                                 &job->error);
-	if (other == NULL) {
-		job->settled = job->read = job->error.status;
+	/* Closed first: SQLite then removes the -wal, which is not the new file's. */
+	spool_close(*spool);
+	*spool = spool_open(path, SPOOL_WORK, job->config->max_record + (1 << 20), &job->error);
+	if (*spool == NULL) {
+		job->read = job->error.status;
 		return false;
 	}
-	spool_close(*spool);
-	*spool = other;
 	job->reopened = true;
-	(void)spool_set_limits(other, job->config->max_spool, job->config->max_record,
+	(void)spool_set_limits(*spool, job->config->max_spool, job->config->max_record,
 	                       job->config->when_full == WHEN_FULL_DROP_OLDEST);
 	return true;
 }
@@ -275,7 +286,7 @@ void job_run(struct job *job, struct spool **spool, const char *path)
 	job->settled = job->read = job->error.status = SPOOL_OK;
 	for (size_t i = 0; i < APP_PLACES; i++)
 		job->skipped_app[i] = INT64_MAX;
-	if (job->follow && !follow_path(job, spool, path))
+	if (!follow_path(job, spool, path))
 		return;
 
 	if (job->change_count > 0) {

@@ -74,7 +74,6 @@ struct job {
 	bool build;             /* build payloads, or only see places */
 	size_t room_entries;    /* for the scan, at most JOB_ENTRIES less load_count */
 	size_t room_bytes;      /* for payloads; SIZE_MAX: the first may be of any size */
-	bool follow;            /* reopen when the file at the path is another one */
 
 	/* What came of it. */
 	enum spool_status settled, read;

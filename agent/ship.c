@@ -1343,7 +1343,6 @@ static void give_job(struct ship *ship)
 	job->config = ship->config;
 	job->wall = ship->world.wall(ship->world.self);
 	job->room_bytes = memory_room(ship);
-	job->follow = true;
 	bool settles = prepare_settle(ship);
 	prepare_load(ship);
 	prepare_scan(ship);

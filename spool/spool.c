@@ -429,14 +429,17 @@ static enum spool_status look_at_path(const char *path, enum spool_mode mode,
 	return SPOOL_OK;
 }
 
-static int configure(struct spool *spool)
+static int configure(struct spool *spool, enum spool_mode mode)
 {
-	static const struct {
+	const struct {
 		int option, value;
 	} switches[] = {
-		{ SQLITE_DBCONFIG_DEFENSIVE, 1 },       { SQLITE_DBCONFIG_ENABLE_TRIGGER, 0 },
-		{ SQLITE_DBCONFIG_ENABLE_VIEW, 0 },     { SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0 },
-		{ SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1 }
+		{ SQLITE_DBCONFIG_DEFENSIVE, 1 },
+		{ SQLITE_DBCONFIG_ENABLE_TRIGGER, 0 },
+		{ SQLITE_DBCONFIG_ENABLE_VIEW, 0 },
+		{ SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0 },
+		/* Who only looks writes nothing, not even as the last to leave. */
+		{ SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, mode == SPOOL_READ }
 	};
 	for (size_t i = 0; i < sizeof switches / sizeof switches[0]; i++) {
 		int rc = sqlite3_db_config(spool->db, switches[i].option, switches[i].value, NULL);
@@ -480,7 +483,7 @@ static enum spool_status connect_for(struct spool *spool, enum spool_mode mode,
 	int rc = sqlite3_open_v2(spool->path, &spool->db,
 	                         writable ? SQLITE_OPEN_READWRITE : SQLITE_OPEN_READONLY, NULL);
 	if (rc == SQLITE_OK)
-		rc = configure(spool);
+		rc = configure(spool, mode);
 	if (rc == SQLITE_OK)
 		rc = sqlite3_exec(spool->db, "SELECT 1 FROM sqlite_master", NULL, NULL, NULL);
 	if (mode == SPOOL_READ &&
@@ -489,7 +492,7 @@ static enum spool_status connect_for(struct spool *spool, enum spool_mode mode,
 		spool->db = NULL;
 		rc = open_unchanging(spool->path, &spool->db);
 		if (rc == SQLITE_OK)
-			rc = configure(spool);
+			rc = configure(spool, mode);
 	}
 	return rc == SQLITE_OK ? SPOOL_OK : explain(error, spool->path, spool->db, rc);
 }
