@@ -1,0 +1,440 @@
+/* What the flow asks of the storage thread, one job at a time: settle what has a
+ * verdict, build what may be sent next, and look for what is new. See flow.h.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/flow.h"
+
+#define STORAGE_PATIENCE_BASE 100
+#define STORAGE_PATIENCE_CAP 30000
+
+static const struct payload_fault fault_crashed = {
+	"crashed-agent", "the agent crashed three times while it was sending this record"
+};
+
+/* --- What a job brought back -------------------------------------------- */
+
+static void accept_entry(struct ship *ship, struct job_entry *entry)
+{
+	struct item *item = roster_find(&ship->roster, entry->id);
+	bool known = item != NULL;
+	if (known && item->state != LOADING) {
+		free(entry->payload); /* met again by a scan from an earlier id */
+		return;
+	}
+	if (!known && entry->state == ENTRY_GONE)
+		return;
+	if (!known)
+		item = roster_add(&ship->roster, entry->id, entry->app, entry->session);
+	if (item == NULL) {
+		free(entry->payload);
+		ship->frontier = flow_least(ship->frontier, entry->id);
+		return;
+	}
+	if (entry->state == ENTRY_GONE) {
+		roster_remove(&ship->roster, item);
+		return;
+	}
+	bool probe = ship->scan == SCAN_APP && !known;
+	if (entry->state == ENTRY_NO_ROOM) {
+		roster_prefer(&ship->roster, item); /* its turn comes when there is room */
+		return;
+	}
+	if (entry->state != ENTRY_SEEN) {
+		memcpy(item->uuid, entry->uuid, sizeof item->uuid);
+		item->bytes = entry->bytes;
+		item->keyed = entry->keyed;
+		if (entry->attempts > item->attempts)
+			item->attempts = entry->attempts;
+	}
+	if (entry->payload != NULL) {
+		roster_load(&ship->roster, item, entry->payload, entry->size);
+	}
+	const struct payload_fault *fault = entry->fault;
+	if (fault == NULL && ship->condemned[0] != '\0' &&
+	    strcmp(item->uuid, ship->condemned) == 0)
+		fault = &fault_crashed;
+	if (fault != NULL) {
+		flow_bury(ship, item, fault->code, fault->sentence);
+		return;
+	}
+	if (ship->apps[item->app].held && !probe) {
+		flow_forget(ship, item);
+		return;
+	}
+	item->probe = probe;
+	if (item->session == NULL || item->session->first == item)
+		roster_release(&ship->roster, item);
+	else
+		roster_move(&ship->roster, item, QUEUED);
+}
+
+static void accept_scan(struct ship *ship, const struct job *job)
+{
+	struct session *session;
+	switch (ship->scan) {
+	case SCAN_NOTHING:
+		return;
+	case SCAN_ANY:
+		ship->frontier = job->next > ship->frontier ? job->next : ship->frontier;
+		if (job->end)
+			ship->scanned_once = true;
+		ship->more = ship->more || !job->end;
+		for (size_t i = 0; i < job->skip_count; i++)
+			if (job->skips[i].first != INT64_MAX) {
+				session = roster_find_session(&ship->roster, job->skips[i].session);
+				if (session == NULL)
+					ship->frontier = flow_least(ship->frontier, job->skips[i].first);
+				else
+					session->more_from = flow_least(session->more_from, job->skips[i].first);
+			}
+		for (size_t i = 0; i < APP_PLACES; i++) {
+			if (job->skipped_app[i] == INT64_MAX)
+				continue;
+			struct app *app = &ship->apps[i];
+			if (app->held)
+				app->more_from = flow_least(app->more_from, job->skipped_app[i]);
+			else
+				ship->frontier = flow_least(ship->frontier, job->skipped_app[i]);
+		}
+		return;
+	case SCAN_SESSION:
+		session = roster_find_session(&ship->roster, ship->scan_session);
+		if (session == NULL)
+			return;
+		session->more_from = job->end ? INT64_MAX : job->next;
+		roster_feed(&ship->roster, session);
+		roster_trim(&ship->roster, session);
+		return;
+	case SCAN_APP:
+		if (job->end && job->entry_count == job->load_count)
+			ship->apps[ship->scan_app].more_from = INT64_MAX;
+		return;
+	}
+}
+
+static void storage_answered(struct ship *ship, const struct job *job)
+{
+	enum spool_status status = job->settled != SPOOL_OK ? job->settled : job->read;
+	if (status == SPOOL_OK) {
+		if (ship->storage_reason[0] != '\0') {
+			flow_say(ship, LOG_INFO, "the spool can be used again");
+			ship->storage_reason[0] = '\0';
+			ship->report_due = true;
+		}
+		ship->storage = SPOOL_OK;
+		ship->storage_failures = 0;
+		return;
+	}
+	ship->storage = status;
+	ship->storage_failures++;
+	ship->storage_retry = flow_now(ship) + policy_backoff(ship->storage_failures,
+	                                                 STORAGE_PATIENCE_BASE,
+	                                                 STORAGE_PATIENCE_CAP, flow_dice(ship));
+	/* A lock that is held for a moment is everyday life, not news. */
+	if (status == SPOOL_BUSY && ship->storage_failures < 3)
+		return;
+	if (strcmp(ship->storage_reason, job->error.sentence) != 0) {
+		(void)snprintf(ship->storage_reason, sizeof ship->storage_reason, "%.*s",
+		               REPORT_REASON_SIZE - 1, job->error.sentence);
+		flow_say(ship, LOG_ERROR, "%s", job->error.sentence);
+	}
+}
+
+/* The verdicts of the job are written: their records are done with. */
+static void verdicts_written(struct ship *ship, enum spool_status settled)
+{
+	size_t done = ship->verdicts_in_job;
+	ship->verdicts_in_job = 0;
+	if (settled != SPOOL_OK)
+		return;
+	for (size_t i = 0; i < done; i++) {
+		struct item *item = ship->verdicts[i].item;
+		if (item != NULL && ship->changes[i].refused) {
+			/* Kept in mind for good, so that it is not sent again and again. */
+			roster_move(&ship->roster, item, QUEUED);
+			flow_say(ship, LOG_ERROR, "record %" PRId64 " cannot be moved to dead_letters, which "
+			    "somebody changed; it stays where it is and is not sent again before a "
+			    "restart; see 'reconify-agent check'", item->id);
+		} else if (item != NULL) {
+			roster_remove(&ship->roster, item);
+		}
+		free(ship->verdicts[i].note);
+	}
+	ship->verdict_count -= done;
+	if (ship->verdict_count > 0 && done > 0)
+		memmove(ship->verdicts, ship->verdicts + done,
+		        ship->verdict_count * sizeof *ship->verdicts);
+	ship->settle_due = flow_now(ship) + SETTLE_AGE;
+}
+
+void claim_accept(struct ship *ship, struct job *job)
+{
+	ship->working = false;
+	storage_answered(ship, job);
+	verdicts_written(ship, job->settled);
+	if (job->reopened) {
+		flow_say(ship, LOG_WARNING, "the spool's file was replaced by another; going on with that");
+		flow_start_over(ship);
+	}
+	if (job->load_count > 0 || job->scan != SCAN_NOTHING)
+		ship->need = job->need;
+	if (job->unknown_count > 0) {
+		(void)snprintf(ship->unknown_name, sizeof ship->unknown_name, "%s", job->unknown[0]);
+		if (!ship->apps[APP_UNKNOWN].held || ship->apps[APP_UNKNOWN].reason[0] == '\0') {
+			ship->apps[APP_UNKNOWN].name = ship->unknown_name;
+			flow_say(ship, LOG_ERROR, "app %s is not in the configuration: its records wait, "
+			    "others go on; add a section [app %s] with its keys", ship->unknown_name,
+			    ship->unknown_name);
+			flow_hold_app(ship, APP_UNKNOWN, INT64_MAX, "not in the configuration: add its "
+			         "section with its keys, then reload");
+		}
+	}
+	if (job->damaged_from != 0 && job->damaged_from != ship->damaged_from) {
+		ship->damaged_from = job->damaged_from;
+		ship->damaged_to = job->damaged_to;
+		ship->report_due = true;
+		flow_say(ship, LOG_ERROR, "%s; records from id %" PRId64 " on cannot be read and were "
+		    "passed over", job->error.sentence, job->damaged_from);
+	}
+	for (size_t i = 0; i < job->entry_count; i++)
+		accept_entry(ship, &job->entries[i]);
+	accept_scan(ship, job);
+	/* What was asked for and did not come back: the job ended early. */
+	for (size_t i = 0; i < job->load_count; i++) {
+		struct item *item = roster_find(&ship->roster, ship->load_ids[i]);
+		if (item != NULL && item->state == LOADING)
+			flow_cool(ship, item);
+	}
+	ship->scan = SCAN_NOTHING;
+}
+
+/* --- Giving the storage thread a job ------------------------------------ */
+
+static bool settle_is_due(const struct ship *ship)
+{
+	size_t open = ship->verdict_count;
+	return (open > 0 || ship->report_due) &&
+	       (open >= SETTLE_COUNT || ship->roster.flying.count == 0 || ship->stopping ||
+	        flow_now(ship) >= ship->settle_due);
+}
+
+static void write_report(struct ship *ship)
+{
+	if (!ship->report_due)
+		return;
+	struct report report;
+	ship_report(ship, &report);
+	char *json = report_to_json(&report);
+	ship->report_due = false;
+	if (json == NULL)
+		return;
+	struct verdict_note *verdict = flow_new_verdict(ship);
+	verdict->note = json;
+	verdict->change = (struct spool_change){
+		.kind = CHANGE_NOTE, .name = "report", .value = json
+	};
+}
+
+static bool prepare_settle(struct ship *ship)
+{
+	if (!settle_is_due(ship))
+		return false;
+	write_report(ship);
+	size_t count = ship->verdict_count;
+	if (count > ship->change_room) {
+		struct spool_change *grown = realloc(ship->changes, count * sizeof *grown);
+		if (grown == NULL)
+			return false; /* stays due */
+		ship->changes = grown;
+		ship->change_room = count;
+	}
+	for (size_t i = 0; i < count; i++)
+		ship->changes[i] = ship->verdicts[i].change;
+	ship->verdicts_in_job = count;
+	ship->job->changes = ship->changes;
+	ship->job->change_count = count;
+	return true;
+}
+
+static size_t memory_room(const struct ship *ship)
+{
+	size_t memory = (size_t)ship->config->memory;
+	if (ship->roster.loaded_bytes == 0)
+		return SIZE_MAX;
+	return memory > ship->roster.loaded_bytes ? memory - ship->roster.loaded_bytes : 0;
+}
+
+static size_t known_ahead(const struct ship *ship)
+{
+	return ship->roster.ready.count + ship->roster.cold.count + ship->job->load_count;
+}
+
+static bool may_fly(const struct ship *ship)
+{
+	return !ship->stopping && ship->breaker.state == DESTINATION_UP;
+}
+
+/* True while a job may build payloads: the destination takes them, or a probe is
+ * due. */
+static bool may_build(const struct ship *ship)
+{
+	return may_fly(ship) && memory_room(ship) >= ship->need;
+}
+
+unsigned claim_room(const struct ship *ship)
+{
+	if (ship->stopping || ship->storage == SPOOL_FULL || ship->storage == SPOOL_IO ||
+	    ship->storage == SPOOL_DENIED)
+		return 0;
+	const struct item *first = ship->roster.ready.first != NULL ? ship->roster.ready.first : ship->roster.cold.first;
+	bool fresh = first != NULL && first->id != ship->breaker.witness;
+	unsigned room = breaker_room(&ship->breaker, &ship->limits, (unsigned)ship->roster.flying.count,
+	                             fresh, flow_now(ship));
+	if (ship->careful && room > 0)
+		room = ship->roster.flying.count == 0 ? 1 : 0;
+	size_t unsettled = ship->roster.settling + ship->roster.flying.count;
+	if (unsettled + room > UNSETTLED_MAX)
+		room = unsettled < UNSETTLED_MAX ? (unsigned)(UNSETTLED_MAX - unsettled) : 0;
+	return room;
+}
+
+/* Which payloads to build for records that are known by their place alone. */
+static void prepare_load(struct ship *ship)
+{
+	size_t wanted = 0;
+	if (ship->breaker.state != DESTINATION_UP)
+		wanted = ship->roster.ready.count == 0 && claim_room(ship) > 0 ? 1 : 0;
+	else if (may_build(ship) && ship->roster.ready.count < WINDOW / 2)
+		wanted = WINDOW / 2;
+	while (ship->job->load_count < wanted && ship->roster.cold.first != NULL) {
+		struct item *item = ship->roster.cold.first;
+		roster_move(&ship->roster, item, LOADING);
+		ship->load_ids[ship->job->load_count++] = item->id;
+	}
+	ship->job->load = ship->load_ids;
+}
+
+static int compare_skips(const void *left, const void *right)
+{
+	uint64_t a = ((const struct job_skip *)left)->session;
+	uint64_t b = ((const struct job_skip *)right)->session;
+	return a < b ? -1 : a > b;
+}
+
+static bool prepare_skips(struct ship *ship)
+{
+	if (ship->roster.session_count > ship->skip_room) {
+		size_t room = ship->roster.session_count * 2;
+		struct job_skip *grown = realloc(ship->skips, room * sizeof *grown);
+		if (grown == NULL)
+			return false;
+		ship->skips = grown;
+		ship->skip_room = room;
+	}
+	size_t count = 0;
+	for (size_t i = 0; i < ROSTER_BUCKETS; i++)
+		for (struct session *session = ship->roster.sessions[i]; session != NULL;
+		     session = session->chain)
+			if (session->more_from != INT64_MAX || session->count >= ROSTER_SESSION_ROOM ||
+			    (session->first != NULL && session->first->state == WAITING))
+				ship->skips[count++] = (struct job_skip){ session->hash, INT64_MAX };
+	if (count > 1)
+		qsort(ship->skips, count, sizeof *ship->skips, compare_skips);
+	ship->job->skips = ship->skips;
+	ship->job->skip_count = count;
+	return true;
+}
+
+/* A held app whose probe is due, or APP_PLACES. */
+size_t claim_app_to_probe(const struct ship *ship)
+{
+	if (ship->stopping || ship->roster.ready.count + ship->roster.cold.count > WINDOW)
+		return APP_PLACES;
+	bool alive = ship->breaker.state == DESTINATION_UP ||
+	             (ship->roster.ready.count + ship->roster.cold.count == 0 && claim_room(ship) > 0);
+	for (size_t i = 0; alive && i < APP_PLACES; i++) {
+		const struct app *app = &ship->apps[i];
+		if (app->held && ship->roster.flying_of[i] == 0 && app->more_from != INT64_MAX &&
+		    flow_now(ship) >= app->probe_due)
+			return i;
+	}
+	return APP_PLACES;
+}
+
+static void prepare_scan(struct ship *ship)
+{
+	struct session *session;
+	struct job *job = ship->job;
+	size_t place = claim_app_to_probe(ship);
+	job->room_entries = 0;
+	job->to = ship->last_id;
+	job->build = may_build(ship);
+	if (ship->stopping)
+		return;
+	if (place != APP_PLACES && memory_room(ship) >= ship->need) {
+		job->scan = SCAN_APP;
+		job->app = place;
+		job->from = ship->apps[place].more_from;
+		job->build = true;
+		job->room_entries = 1;
+	} else if (ship->need > 0 && memory_room(ship) < ship->need) {
+		return;
+	} else if ((session = roster_next_hungry(&ship->roster)) != NULL) {
+		job->scan = SCAN_SESSION;
+		job->session = session->hash;
+		job->from = session->more_from;
+		job->to = ship->frontier - 1;
+		job->room_entries = ROSTER_SESSION_ROOM - session->count;
+	} else if (ship->more && known_ahead(ship) < WINDOW && ship->roster.waiting.count < WAITING_MAX &&
+	           prepare_skips(ship)) {
+		if (ship->roster.item_count == 0 && ship->roster.session_count == 0) {
+			/* Nothing is known: whatever is there is new, also under an old id. */
+			int64_t from = 1;
+			for (size_t i = 0; i < APP_PLACES; i++)
+				if (ship->apps[i].more_from != INT64_MAX)
+					from = ship->frontier;
+			ship->frontier = from;
+		}
+		ship->more = false; /* a wake while the job runs sets it again */
+		job->scan = SCAN_ANY;
+		job->from = ship->frontier;
+		job->room_entries = WINDOW - known_ahead(ship);
+		if (job->room_entries > JOB_ENTRIES - job->load_count)
+			job->room_entries = JOB_ENTRIES - job->load_count;
+		for (size_t i = 0; i < APP_PLACES; i++)
+			job->skip_app[i] = ship->apps[i].held;
+	}
+	ship->scan = job->scan;
+	ship->scan_session = job->session;
+	ship->scan_app = job->app;
+}
+
+void claim_next(struct ship *ship)
+{
+	if (ship->working)
+		return;
+	if (ship->storage != SPOOL_OK && flow_now(ship) < ship->storage_retry)
+		return;
+	struct job *job = ship->job;
+	memset(job, 0, offsetof(struct job, entries));
+	job->entry_count = 0;
+	job->end = job->reopened = false;
+	job->next = 0;
+	job->need = 0;
+	job->unknown_count = 0;
+	job->damaged_from = job->damaged_to = 0;
+	job->config = ship->config;
+	job->wall = ship->world.wall(ship->world.self);
+	job->room_bytes = memory_room(ship);
+	bool settles = prepare_settle(ship);
+	prepare_load(ship);
+	prepare_scan(ship);
+	if (!settles && job->load_count == 0 && job->scan == SCAN_NOTHING)
+		return;
+	ship->working = true;
+	ship->world.work(ship->world.self, job);
+}

@@ -1,0 +1,144 @@
+/* What the two files of the flow share: ship.c, which knows what answers mean and
+ * when to send, and claim.c, which knows what to settle and read next. Nobody
+ * else includes this.
+ */
+#ifndef AGENT_FLOW_H
+#define AGENT_FLOW_H
+
+#include "agent/breaker.h"
+#include "agent/roster.h"
+#include "agent/ship.h"
+
+#define SETTLE_COUNT 64       /* settle at once when so many have a verdict, */
+#define SETTLE_AGE 20         /* or after so many ms, or when nothing is in flight */
+#define UNSETTLED_MAX 256     /* in flight and unsettled: what a crash can send twice */
+#define WINDOW 128            /* records known ahead of those in flight */
+#define WAITING_MAX 1024      /* records that fail by themselves, at once */
+#define REJECTED_MAX 10       /* in a row: then the configuration is the cause */
+
+struct app {
+	const char *name;
+	bool held;
+	bool by_rejections;        /* held because ten in a row were rejected */
+	char reason[REPORT_REASON_SIZE];
+	int64_t more_from;         /* rows from this id on were passed over; INT64_MAX: none */
+	int64_t probe_due;         /* INT64_MAX: only a reload helps */
+	struct {
+		int64_t id;
+		char uuid[RECORD_UUID_SIZE + 1];
+	} rejected[REJECTED_MAX];
+	size_t rejected_count;
+};
+
+/* A verdict to be written down. The strings of `change` live in `item`, in
+ * static storage or, for a note, in `note`. */
+struct verdict_note {
+	struct spool_change change;
+	struct item *item; /* freed when it is written; NULL: none */
+	char *note;
+};
+
+struct ship {
+	const struct config *config;
+	struct ship_world world;
+	struct breaker breaker;
+	struct breaker_limits limits;
+	int64_t last_id; /* rows behind this one are not for this run */
+
+	struct roster roster;
+	int64_t next_due; /* of those that wait */
+	uint64_t posts;
+	uint64_t posts_when_lost; /* what was sent before is no probe */
+	unsigned generation;      /* of the configuration */
+	size_t need; /* bytes that the next record asks for, where it did not fit */
+
+	int64_t frontier; /* the first id never looked at */
+	bool more;        /* a scan from there may find rows */
+	struct app apps[APP_PLACES];
+	char unknown_name[REPORT_NAME_SIZE];
+
+	/* The job that runs, and what it borrows. */
+	struct job *job;
+	bool working;
+	struct verdict_note *verdicts; /* in the order in which they came */
+	size_t verdict_count, verdict_room, verdicts_in_job;
+	struct spool_change *changes;
+	size_t change_room;
+	int64_t settle_due;
+	int64_t load_ids[JOB_ENTRIES];
+	struct job_skip *skips;
+	size_t skip_room;
+	enum job_scan scan;
+	uint64_t scan_session;
+	size_t scan_app;
+
+	enum spool_status storage;
+	unsigned storage_failures;
+	int64_t storage_retry;
+	char storage_reason[REPORT_REASON_SIZE];
+	int64_t damaged_from, damaged_to;
+
+	char reason[REPORT_REASON_SIZE]; /* why the destination is not up */
+	int64_t since, last_delivered_at;
+	bool report_due; /* the state changed and is not written down yet */
+	bool careful, suspected, stopping, scanned_once;
+	char condemned[RECORD_UUID_SIZE + 1];
+};
+
+static inline int64_t flow_now(const struct ship *ship)
+{
+	return ship->world.now(ship->world.self);
+}
+
+static inline uint64_t flow_dice(const struct ship *ship)
+{
+	return ship->world.random(ship->world.self);
+}
+
+static inline int64_t flow_least(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* One sentence for the log. */
+void flow_say(const struct ship *ship, enum config_log_level level, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* Calls `act` for every known record, which it may remove. */
+void flow_each(struct ship *ship, void (*act)(struct ship *ship, struct item *item));
+
+/* Room for one more verdict; never NULL. */
+struct verdict_note *flow_new_verdict(struct ship *ship);
+
+/* A record has its verdict: its session goes on, its fate is written down. */
+struct verdict_note *flow_settle(struct ship *ship, struct item *item,
+                                 enum spool_change_kind kind);
+
+/* Likewise, as a dead letter. */
+void flow_bury(struct ship *ship, struct item *item, const char *code, const char *sentence);
+
+/* Removes a record of a held app: it is met again when the app is probed. */
+void flow_forget(struct ship *ship, struct item *item);
+
+/* Holds the app at `place`; INT64_MAX: no probe can help. */
+void flow_hold_app(struct ship *ship, size_t place, int64_t probe_due, const char *reason);
+
+/* Back to where a job can build it again. */
+void flow_cool(struct ship *ship, struct item *item);
+
+/* Forgets all but what is on its way, and reads from the first id on. */
+void flow_start_over(struct ship *ship);
+
+/* How many more may be posted now. */
+unsigned claim_room(const struct ship *ship);
+
+/* A held app whose probe is due, or APP_PLACES. */
+size_t claim_app_to_probe(const struct ship *ship);
+
+/* Gives the storage thread its next job, where there is one to do. */
+void claim_next(struct ship *ship);
+
+/* Takes in what a job brought back. */
+void claim_accept(struct ship *ship, struct job *job);
+
+#endif
