@@ -1,0 +1,88 @@
+/* What is wrong inside a spool's file; see spool.h. */
+#include <stdio.h>
+#include <string.h>
+
+#include "spool/internal.h"
+#include "spool/migrate.h"
+
+struct examination {
+	struct spool *spool;
+	void (*found)(void *context, const char *sentence);
+	void *context;
+	sqlite3 *model; /* an empty spool of this version, to compare with */
+};
+
+static int report_check(void *context, int columns, char **values, char **names)
+{
+	const struct examination *examination = context;
+	(void)columns;
+	(void)names;
+	if (values[0] != NULL && strcmp(values[0], "ok") != 0) {
+		char sentence[512];
+		(void)snprintf(sentence, sizeof sentence, "%s: damaged: %.300s",
+		               examination->spool->path, values[0]);
+		examination->found(examination->context, sentence);
+	}
+	return 0;
+}
+
+#define OBJECTS                                                                            \
+	"SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
+
+/* Calls `found` for each object of `here` that `there` has not, or otherwise. */
+static int compare_objects(const struct examination *examination, sqlite3 *here, sqlite3 *there,
+                           bool here_is_model)
+{
+	sqlite3_stmt *mine = NULL, *other = NULL;
+	int rc = sqlite3_prepare_v2(here, OBJECTS, -1, &mine, NULL);
+	if (rc == SQLITE_OK)
+		rc = sqlite3_prepare_v2(there,
+		                        "SELECT sql FROM sqlite_master WHERE type = ?1 AND name = ?2", -1,
+		                        &other, NULL);
+	while (rc == SQLITE_OK && (rc = sqlite3_step(mine)) == SQLITE_ROW) {
+		const char *type = (const char *)sqlite3_column_text(mine, 0);
+		const char *name = (const char *)sqlite3_column_text(mine, 1);
+		const char *sql = (const char *)sqlite3_column_text(mine, 2);
+		const char *wrong = NULL;
+		(void)sqlite3_bind_text(other, 1, type, -1, SQLITE_TRANSIENT);
+		(void)sqlite3_bind_text(other, 2, name, -1, SQLITE_TRANSIENT);
+		rc = sqlite3_step(other);
+		if (rc == SQLITE_DONE) {
+			wrong = here_is_model ? "is missing" : "is not part of a spool";
+		} else if (rc == SQLITE_ROW && here_is_model) {
+			const char *theirs = (const char *)sqlite3_column_text(other, 0);
+			if (sql != NULL && (theirs == NULL || strcmp(sql, theirs) != 0))
+				wrong = "is not as this version's schema has it";
+		}
+		if (rc == SQLITE_DONE || rc == SQLITE_ROW)
+			rc = sqlite3_reset(other);
+		if (wrong != NULL) {
+			char sentence[512];
+			(void)snprintf(sentence, sizeof sentence, "%s: %s %.100s %s",
+			               examination->spool->path, type, name, wrong);
+			examination->found(examination->context, sentence);
+		}
+	}
+	(void)sqlite3_finalize(mine);
+	(void)sqlite3_finalize(other);
+	return rc == SQLITE_DONE ? SQLITE_OK : rc;
+}
+
+enum spool_status spool_examine(struct spool *spool,
+                                void (*found)(void *context, const char *sentence),
+                                void *context)
+{
+	struct examination examination = { spool, found, context, NULL };
+	int rc = sqlite3_exec(spool->db, "PRAGMA quick_check(20)", report_check, &examination, NULL);
+	if (rc != SQLITE_OK)
+		return spool_fail(spool, rc);
+	rc = sqlite3_open(":memory:", &examination.model);
+	if (rc == SQLITE_OK)
+		rc = sqlite3_exec(examination.model, schema_sql, NULL, NULL, NULL);
+	if (rc == SQLITE_OK)
+		rc = compare_objects(&examination, examination.model, spool->db, true);
+	if (rc == SQLITE_OK)
+		rc = compare_objects(&examination, spool->db, examination.model, false);
+	(void)sqlite3_close(examination.model);
+	return rc == SQLITE_OK ? SPOOL_OK : spool_fail(spool, rc);
+}

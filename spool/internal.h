@@ -1,0 +1,86 @@
+/* What the files of spool/ share; nobody else includes this. */
+#ifndef SPOOL_INTERNAL_H
+#define SPOOL_INTERNAL_H
+
+#include <sqlite3.h>
+
+#include "spool/spool.h"
+
+/* WAL frames after which the agent copies them back: well under the 1000 at
+ * which a producer's own command line would stop to do it. */
+#define CHECKPOINT_FRAMES 400
+
+enum query {
+	BEGIN_READ,
+	BEGIN_WRITE,
+	COMMIT,
+	ROLLBACK,
+	NEXT,
+	LOAD,
+	LOAD_DEAD,
+	ATTEMPTS,
+	REMEMBER_KEY,
+	FORGET_OLD_KEYS,
+	REMOVE,
+	BURY,
+	BURY_UNDER_NEW_ID,
+	HOLD_KEY,
+	REVIVE,
+	RELEASE_KEY,
+	REMOVE_DEAD,
+	SET_ATTEMPTS,
+	FORGET_ATTEMPTS,
+	SET_NOTE,
+	GET_NOTE,
+	COUNT_FATES,
+	SET_LIMITS,
+	LEDGER,
+	OLDEST,
+	LAST,
+	QUERY_COUNT
+};
+
+struct spool {
+	sqlite3 *db;
+	sqlite3_stmt *statements[QUERY_COUNT];
+	char *path;
+	int row_limit;
+	int file;               /* O_PATH: knows the file without touching SQLite's locks */
+	int wal_frames;         /* after the last commit of our own */
+	int checkpoint_frames;  /* where the next checkpoint is due */
+	bool ballast;           /* the ballast file is there */
+	bool scanning;          /* NEXT is half stepped, */
+	int64_t scanned, limit; /* up to this id, towards that one */
+	int64_t keys_swept_at;
+	struct spool_error error;
+};
+
+/* Writes a failure's sentence. */
+void spool_say(struct spool_error *error, enum spool_status status, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* The sentence for what SQLite answered about the file at `path`; its status. */
+enum spool_status spool_explain(struct spool_error *error, const char *path, sqlite3 *db,
+                                int rc);
+
+/* Likewise, as the last error of `spool`. */
+enum spool_status spool_fail(struct spool *spool, int rc);
+
+/* The statement, prepared on first use, reset; NULL on failure. */
+sqlite3_stmt *spool_statement(struct spool *spool, enum query query);
+
+/* Runs a bound statement that returns no rows. */
+enum spool_status spool_finish(struct spool *spool, sqlite3_stmt *bound);
+enum spool_status spool_run(struct spool *spool, enum query query);
+
+/* A row by its id, read into `record`; `*row` is left on it. */
+enum spool_status spool_load_row(struct spool *spool, enum query query, int64_t id,
+                                 struct record *record, sqlite3_stmt **row);
+
+struct text spool_column_text(sqlite3_stmt *row, int column);
+
+/* Some room on the disk that a settle can have when there is no other. */
+void spool_take_ballast(struct spool *spool);
+bool spool_drop_ballast(struct spool *spool);
+
+#endif

@@ -1,0 +1,356 @@
+/* Opening a spool, in all the ways in which that can fail; see spool.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <unistd.h>
+
+#include "spool/internal.h"
+#include "spool/migrate.h"
+
+/* How long a settle waits for a producer's transaction before it is put off. */
+#define LOCK_PATIENCE_MS 2000
+#define BALLAST_BYTES (2 << 20)
+
+/* --- Ballast ------------------------------------------------------------ */
+
+/* A delete needs room in the -wal before it frees any: on a full disk the agent
+ * could never settle again. So some room is kept, in a file of its own. */
+static void ballast_path(const struct spool *spool, char *into, size_t size)
+{
+	(void)snprintf(into, size, "%s-agent.ballast", spool->path);
+}
+
+void spool_take_ballast(struct spool *spool)
+{
+	char path[PATH_MAX + 32];
+	ballast_path(spool, path, sizeof path);
+	if (spool->ballast)
+		return;
+	int file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0660);
+	if (file < 0)
+		return;
+	/* What the disk cannot spare now is asked for again after a later checkpoint. */
+	spool->ballast = posix_fallocate(file, 0, BALLAST_BYTES) == 0;
+	if (close(file) != 0 || !spool->ballast)
+		(void)unlink(path);
+}
+
+bool spool_drop_ballast(struct spool *spool)
+{
+	char path[PATH_MAX + 32];
+	ballast_path(spool, path, sizeof path);
+	spool->ballast = false;
+	return unlink(path) == 0;
+}
+
+/* --- Opening ------------------------------------------------------------ */
+
+static int note_commit(void *context, sqlite3 *db, const char *name, int frames)
+{
+	(void)db;
+	(void)name;
+	((struct spool *)context)->wal_frames = frames;
+	return SQLITE_OK;
+}
+
+/* SQLite over a network file system loses its locks, and with them records. */
+static bool is_network_file_system(const char *path)
+{
+	static const unsigned long kinds[] = {
+		0x6969,     /* NFS */
+		0x517B,     /* SMB */
+		0xFF534D42, /* CIFS */
+		0xFE534D42, /* SMB2 */
+		0x01021997, /* 9P */
+		0x00C36400, /* Ceph */
+		0x5346414F  /* AFS */
+	};
+	struct statfs about;
+	if (statfs(path, &about) != 0)
+		return false;
+	for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+		if (((unsigned long)about.f_type & 0xFFFFFFFFUL) == kinds[i])
+			return true;
+	return false;
+}
+
+static char *folder_of(const char *path)
+{
+	char *copy = strdup(path);
+	if (copy == NULL)
+		return NULL;
+	char *folder = strdup(dirname(copy));
+	free(copy);
+	return folder;
+}
+
+/* Creates the file itself, so that its mode does not depend on the umask: SQLite
+ * gives -wal and -shm the mode of the file, and producers of the group must be
+ * able to write all three. */
+static enum spool_status create_file(const char *path, struct spool_error *error)
+{
+	int file = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0660);
+	if (file < 0 && errno == EEXIST)
+		return SPOOL_OK;
+	if (file < 0) {
+		int reason = errno;
+		char *folder = folder_of(path);
+		struct stat about;
+		if (reason == ENOENT && folder != NULL)
+			spool_say(error, SPOOL_NO_FOLDER,
+			    "%s: cannot be created, for there is no folder %s; create it first", path,
+			    folder);
+		else if (reason == ENOSPC || reason == EDQUOT)
+			spool_say(error, SPOOL_FULL, "%s: cannot be created: %s", path, strerror(reason));
+		else if (reason == ENOTDIR || (folder != NULL && stat(folder, &about) != 0))
+			spool_say(error, SPOOL_NO_FOLDER, "%s: cannot be created: %s", path, strerror(reason));
+		else
+			spool_say(error, SPOOL_DENIED,
+			    "%s: cannot be created: %s (the agent's user needs write permission on "
+			    "the folder)", path, strerror(reason));
+		free(folder);
+		return error->status;
+	}
+	bool made = fchmod(file, 0660) == 0;
+	if (close(file) != 0)
+		made = false;
+	if (!made) {
+		spool_say(error, SPOOL_IO, "%s: cannot set its mode: %s", path, strerror(errno));
+		return error->status;
+	}
+	return SPOOL_OK;
+}
+
+/* A sentence of its own for everything that SQLite calls "unable to open". */
+static enum spool_status look_at_path(const char *path, enum spool_mode mode,
+                                      struct spool_error *error)
+{
+	struct stat about;
+	if (stat(path, &about) != 0) {
+		int reason = errno;
+		if (reason == ENOENT && mode == SPOOL_CREATE)
+			return create_file(path, error);
+		if (reason == ENOENT)
+			spool_say(error, SPOOL_MISSING,
+			    "%s: there is no such file; 'reconify-agent init' creates a spool", path);
+		else if (reason == EACCES)
+			spool_say(error, SPOOL_DENIED,
+			    "%s: no permission to reach it; run as a member of the spool's group", path);
+		else
+			spool_say(error, reason == ENOTDIR ? SPOOL_MISSING : SPOOL_IO, "%s: %s", path,
+			    strerror(reason));
+		return error->status;
+	}
+	if (!S_ISREG(about.st_mode)) {
+		spool_say(error, SPOOL_FOREIGN, "%s: this is not a regular file, so it cannot be a spool",
+		    path);
+		return error->status;
+	}
+	if (access(path, mode == SPOOL_READ ? R_OK : R_OK | W_OK) != 0) {
+		spool_say(error, SPOOL_DENIED, "%s: %s; the user needs to %s it (is it a member of the "
+		    "spool's group?)", path, strerror(errno),
+		    mode == SPOOL_READ ? "read" : "read and write");
+		return error->status;
+	}
+	return SPOOL_OK;
+}
+
+static int configure(struct spool *spool, enum spool_mode mode)
+{
+	const struct {
+		int option, value;
+	} switches[] = {
+		{ SQLITE_DBCONFIG_DEFENSIVE, 1 },
+		{ SQLITE_DBCONFIG_ENABLE_TRIGGER, 0 },
+		{ SQLITE_DBCONFIG_ENABLE_VIEW, 0 },
+		{ SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0 },
+		/* Who only looks writes nothing, not even as the last to leave. */
+		{ SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, mode == SPOOL_READ }
+	};
+	for (size_t i = 0; i < sizeof switches / sizeof switches[0]; i++) {
+		int rc = sqlite3_db_config(spool->db, switches[i].option, switches[i].value, NULL);
+		if (rc != SQLITE_OK)
+			return rc;
+	}
+	(void)sqlite3_limit(spool->db, SQLITE_LIMIT_LENGTH, spool->row_limit);
+	(void)sqlite3_limit(spool->db, SQLITE_LIMIT_ATTACHED, 0);
+	(void)sqlite3_extended_result_codes(spool->db, 0);
+	(void)sqlite3_wal_autocheckpoint(spool->db, 0);
+	(void)sqlite3_wal_hook(spool->db, note_commit, spool);
+	return sqlite3_busy_timeout(spool->db, LOCK_PATIENCE_MS);
+}
+
+/* On a read-only medium the -shm of a WAL file cannot be made. Without a -wal
+ * all is in the file itself, and it can be read as what it is: unchanging. */
+static int open_unchanging(const char *path, sqlite3 **db)
+{
+	char *wal = sqlite3_mprintf("%s-wal", path);
+	char *uri = NULL;
+	int rc = SQLITE_CANTOPEN;
+	if (wal != NULL && access(wal, F_OK) != 0) {
+		sqlite3_str *text = sqlite3_str_new(NULL);
+		sqlite3_str_appendall(text, "file:");
+		for (const char *at = path; *at != '\0'; at++)
+			sqlite3_str_appendf(text, strchr("?#%", *at) != NULL ? "%%%02X" : "%c", *at);
+		sqlite3_str_appendall(text, "?immutable=1");
+		uri = sqlite3_str_finish(text);
+		if (uri != NULL)
+			rc = sqlite3_open_v2(uri, db, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, NULL);
+	}
+	sqlite3_free(uri);
+	sqlite3_free(wal);
+	return rc;
+}
+
+static enum spool_status connect_for(struct spool *spool, enum spool_mode mode,
+                                     struct spool_error *error)
+{
+	bool writable = access(spool->path, W_OK) == 0;
+	int rc = sqlite3_open_v2(spool->path, &spool->db,
+	                         writable ? SQLITE_OPEN_READWRITE : SQLITE_OPEN_READONLY, NULL);
+	if (rc == SQLITE_OK)
+		rc = configure(spool, mode);
+	if (rc == SQLITE_OK)
+		rc = sqlite3_exec(spool->db, "SELECT 1 FROM sqlite_master", NULL, NULL, NULL);
+	if (mode == SPOOL_READ &&
+	    ((rc & 0xff) == SQLITE_CANTOPEN || (rc & 0xff) == SQLITE_READONLY)) {
+		(void)sqlite3_close(spool->db);
+		spool->db = NULL;
+		rc = open_unchanging(spool->path, &spool->db);
+		if (rc == SQLITE_OK)
+			rc = configure(spool, mode);
+	}
+	return rc == SQLITE_OK ? SPOOL_OK : spool_explain(error, spool->path, spool->db, rc);
+}
+
+/* Brings the schema to this program's version, or says why not. */
+static enum spool_status settle_schema(struct spool *spool, enum spool_mode mode,
+                                       struct spool_error *error)
+{
+	int rc;
+	switch (schema_look(spool->db)) {
+	case SCHEMA_CURRENT:
+		return SPOOL_OK;
+	case SCHEMA_FOREIGN:
+		spool_say(error, SPOOL_FOREIGN, "%s: this is a SQLite database, but not a spool of "
+		    "reconify-agent; it was left as it is", spool->path);
+		return SPOOL_FOREIGN;
+	case SCHEMA_NEWER:
+		spool_say(error, SPOOL_NEWER, "%s: this spool was written by a newer reconify-agent; "
+		    "it was left as it is, upgrade the program", spool->path);
+		return SPOOL_NEWER;
+	case SCHEMA_UNREADABLE:
+		return spool_explain(error, spool->path, spool->db, sqlite3_errcode(spool->db));
+	case SCHEMA_EMPTY:
+		if (mode != SPOOL_CREATE) {
+			spool_say(error, SPOOL_FOREIGN, "%s: this file is empty, not a spool; "
+			    "'reconify-agent init' makes it one", spool->path);
+			return SPOOL_FOREIGN;
+		}
+		/* Both only take hold before the first table; the order matters too. */
+		rc = sqlite3_exec(spool->db, "PRAGMA auto_vacuum = INCREMENTAL", NULL, NULL, NULL);
+		if (rc == SQLITE_OK)
+			rc = sqlite3_exec(spool->db, "PRAGMA journal_mode = WAL", NULL, NULL, NULL);
+		if (rc == SQLITE_OK)
+			rc = schema_migrate(spool->db);
+		return rc == SQLITE_OK ? SPOOL_OK : spool_explain(error, spool->path, spool->db, rc);
+	case SCHEMA_OLDER:
+		if (mode == SPOOL_READ)
+			return SPOOL_OK;
+		rc = schema_migrate(spool->db);
+		return rc == SQLITE_OK ? SPOOL_OK : spool_explain(error, spool->path, spool->db, rc);
+	}
+	return SPOOL_OK;
+}
+
+static enum spool_status run_sql(struct spool *spool, const char *sql)
+{
+	int rc = sqlite3_exec(spool->db, sql, NULL, NULL, NULL);
+	return rc == SQLITE_OK ? SPOOL_OK : spool_fail(spool, rc);
+}
+
+struct spool *spool_open(const char *path, enum spool_mode mode, int64_t row_limit,
+                         struct spool_error *error)
+{
+	error->status = SPOOL_OK;
+	error->sentence[0] = '\0';
+	if (look_at_path(path, mode, error) != SPOOL_OK)
+		return NULL;
+	if (mode != SPOOL_READ && is_network_file_system(path)) {
+		spool_say(error, SPOOL_FOREIGN, "%s: this is on a network file system, where SQLite's locks "
+		    "are not safe; put the spool on a local disk", path);
+		return NULL;
+	}
+
+	struct spool *spool = calloc(1, sizeof *spool);
+	if (spool == NULL || (spool->path = strdup(path)) == NULL) {
+		free(spool);
+		spool_say(error, SPOOL_IO, "%s: no memory to open it", path);
+		return NULL;
+	}
+	spool->row_limit = row_limit > INT_MAX ? INT_MAX : (int)row_limit;
+	spool->checkpoint_frames = CHECKPOINT_FRAMES;
+	spool->file = open(path, O_PATH | O_CLOEXEC);
+
+	if (connect_for(spool, mode, error) != SPOOL_OK ||
+	    settle_schema(spool, mode, error) != SPOOL_OK) {
+		spool_close(spool);
+		return NULL;
+	}
+	if (mode != SPOOL_READ) {
+		/* After a power cut the agent can only send again what was settled since
+		 * the last sync; a producer's own commit is synced by the producer. */
+		if (run_sql(spool, "PRAGMA journal_mode = WAL") != SPOOL_OK ||
+		    run_sql(spool, "PRAGMA synchronous = NORMAL") != SPOOL_OK) {
+			*error = spool->error;
+			spool_close(spool);
+			return NULL;
+		}
+		spool_take_ballast(spool);
+	}
+	return spool;
+}
+
+void spool_close(struct spool *spool)
+{
+	if (spool == NULL)
+		return;
+	for (size_t i = 0; i < QUERY_COUNT; i++)
+		(void)sqlite3_finalize(spool->statements[i]);
+	(void)sqlite3_close(spool->db);
+	if (spool->file >= 0)
+		(void)close(spool->file);
+	free(spool->path);
+	free(spool);
+}
+
+bool spool_was_replaced(const struct spool *spool, bool *orphaned)
+{
+	struct stat ours, theirs;
+	if (orphaned != NULL)
+		*orphaned = false;
+	if (spool->file < 0 || fstat(spool->file, &ours) != 0)
+		return false;
+	if (orphaned != NULL)
+		*orphaned = ours.st_nlink == 0;
+	return stat(spool->path, &theirs) != 0 || theirs.st_dev != ours.st_dev ||
+	       theirs.st_ino != ours.st_ino;
+}
+
+enum spool_status spool_set_limits(struct spool *spool, int64_t max_spool,
+                                   int64_t max_record, bool drop_oldest)
+{
+	sqlite3_stmt *update = spool_statement(spool, SET_LIMITS);
+	if (update == NULL)
+		return spool->error.status;
+	(void)sqlite3_bind_int64(update, 1, max_spool);
+	(void)sqlite3_bind_int64(update, 2, max_record);
+	(void)sqlite3_bind_int(update, 3, drop_oldest);
+	return spool_finish(spool, update);
+}

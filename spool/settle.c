@@ -1,0 +1,254 @@
+/* Settling: the fate of many records in one short transaction; see spool.h. */
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "spool/internal.h"
+
+#define KEY_MEMORY_MS (24LL * 3600 * 1000)
+
+struct tally {
+	int64_t delivered, dead, out_bytes;
+};
+
+static sqlite3_stmt *statement_for_row(struct spool *spool, enum query query,
+                                       const struct spool_change *change)
+{
+	sqlite3_stmt *bound = spool_statement(spool, query);
+	if (bound != NULL) {
+		(void)sqlite3_bind_int64(bound, 1, change->id);
+		(void)sqlite3_bind_text(bound, 2, change->uuid, -1, SQLITE_STATIC);
+	}
+	return bound;
+}
+
+static enum spool_status run_for_row(struct spool *spool, enum query query,
+                                     const struct spool_change *change)
+{
+	sqlite3_stmt *bound = statement_for_row(spool, query, change);
+	return bound != NULL ? spool_finish(spool, bound) : spool->error.status;
+}
+
+static enum spool_status forget_attempts(struct spool *spool, int64_t id)
+{
+	sqlite3_stmt *bound = spool_statement(spool, FORGET_ATTEMPTS);
+	if (bound == NULL)
+		return spool->error.status;
+	(void)sqlite3_bind_int64(bound, 1, id);
+	return spool_finish(spool, bound);
+}
+
+static enum spool_status apply_delivered(struct spool *spool,
+                                         const struct spool_change *change, int64_t wall,
+                                         struct tally *tally)
+{
+	enum spool_status status = SPOOL_OK;
+	if (change->keyed) {
+		sqlite3_stmt *remember = statement_for_row(spool, REMEMBER_KEY, change);
+		if (remember == NULL)
+			return spool->error.status;
+		(void)sqlite3_bind_int64(remember, 3, wall);
+		status = spool_finish(spool, remember);
+	}
+	if (status == SPOOL_OK && change->attempts > 0)
+		status = forget_attempts(spool, change->id);
+	if (status == SPOOL_OK)
+		status = run_for_row(spool, REMOVE, change);
+	if (status == SPOOL_OK && sqlite3_changes(spool->db) == 1) {
+		tally->delivered++;
+		tally->out_bytes += change->bytes;
+	}
+	return status;
+}
+
+static enum spool_status bury(struct spool *spool, enum query query,
+                              const struct spool_change *change, const char *reason,
+                              int64_t wall)
+{
+	sqlite3_stmt *bound = statement_for_row(spool, query, change);
+	if (bound == NULL)
+		return spool->error.status;
+	(void)sqlite3_bind_text(bound, 3, reason, -1, SQLITE_STATIC);
+	if (change->http_status != 0)
+		(void)sqlite3_bind_int(bound, 4, change->http_status);
+	else
+		(void)sqlite3_bind_null(bound, 4);
+	(void)sqlite3_bind_int64(bound, 5, change->attempts);
+	(void)sqlite3_bind_int64(bound, 6, wall);
+	if (change->server_said != NULL)
+		(void)sqlite3_bind_blob64(bound, 7, change->server_said, change->server_said_size,
+		                          SQLITE_STATIC);
+	else
+		(void)sqlite3_bind_null(bound, 7);
+	return spool_finish(spool, bound);
+}
+
+/* Whether the row is still there, though dead_letters did not take it. */
+static enum spool_status still_waits(struct spool *spool, const struct spool_change *change,
+                                     bool *waits)
+{
+	struct record record;
+	sqlite3_stmt *row;
+	enum spool_status status = spool_load_row(spool, LOAD, change->id, &record, &row);
+	*waits = status == SPOOL_OK && (change->uuid[0] == '\0' ||
+	                                (record.uuid.size == RECORD_UUID_SIZE &&
+	                                 memcmp(record.uuid.bytes, change->uuid,
+	                                        RECORD_UUID_SIZE) == 0));
+	if (status == SPOOL_OK || status == SPOOL_END) {
+		(void)sqlite3_reset(row);
+		status = SPOOL_OK;
+	}
+	return status;
+}
+
+static enum spool_status apply_dead(struct spool *spool, struct spool_change *change,
+                                    int64_t wall, struct tally *tally)
+{
+	char reason[256];
+	change->refused = false;
+	(void)snprintf(reason, sizeof reason, "%s: %s", change->code, change->sentence);
+
+	/* A record that is too large to be read must still be moved aside. */
+	(void)sqlite3_limit(spool->db, SQLITE_LIMIT_LENGTH, INT_MAX);
+	enum spool_status status = bury(spool, BURY, change, reason, wall);
+	if (status == SPOOL_OK && sqlite3_changes(spool->db) == 0)
+		status = bury(spool, BURY_UNDER_NEW_ID, change, reason, wall);
+	bool buried = status == SPOOL_OK && sqlite3_changes(spool->db) == 1;
+	if (status == SPOOL_OK && !buried)
+		status = still_waits(spool, change, &change->refused);
+	if (buried)
+		status = run_for_row(spool, HOLD_KEY, change);
+	if (buried && status == SPOOL_OK)
+		status = forget_attempts(spool, change->id);
+	if (buried && status == SPOOL_OK)
+		status = run_for_row(spool, REMOVE, change);
+	(void)sqlite3_limit(spool->db, SQLITE_LIMIT_LENGTH, spool->row_limit);
+	if (buried && status == SPOOL_OK)
+		tally->dead++;
+	return status;
+}
+
+static enum spool_status apply_revived(struct spool *spool, const struct spool_change *change,
+                                       struct tally *tally)
+{
+	enum spool_status status = run_for_row(spool, REVIVE, change);
+	if (status != SPOOL_OK || sqlite3_changes(spool->db) != 1)
+		return status;
+	status = run_for_row(spool, RELEASE_KEY, change);
+	if (status == SPOOL_OK)
+		status = run_for_row(spool, REMOVE_DEAD, change);
+	if (status == SPOOL_OK)
+		tally->dead--;
+	return status;
+}
+
+static enum spool_status apply_one(struct spool *spool, struct spool_change *change,
+                                   int64_t wall, struct tally *tally)
+{
+	sqlite3_stmt *bound;
+	switch (change->kind) {
+	case CHANGE_DELIVERED:
+		return apply_delivered(spool, change, wall, tally);
+	case CHANGE_DEAD:
+		return apply_dead(spool, change, wall, tally);
+	case CHANGE_REVIVED:
+		return apply_revived(spool, change, tally);
+	case CHANGE_ATTEMPTS:
+		bound = spool_statement(spool, SET_ATTEMPTS);
+		if (bound == NULL)
+			return spool->error.status;
+		(void)sqlite3_bind_int64(bound, 1, change->id);
+		(void)sqlite3_bind_int64(bound, 2, change->attempts);
+		return spool_finish(spool, bound);
+	case CHANGE_NOTE:
+		bound = spool_statement(spool, SET_NOTE);
+		if (bound == NULL)
+			return spool->error.status;
+		(void)sqlite3_bind_text(bound, 1, change->name, -1, SQLITE_STATIC);
+		(void)sqlite3_bind_text(bound, 2, change->value, -1, SQLITE_STATIC);
+		return spool_finish(spool, bound);
+	}
+	return SPOOL_OK;
+}
+
+/* Copies the WAL back when it has grown, by the rules that keep clear of the
+ * WAL-reset fault (https://sqlite.org/wal.html#walresetbug): only after a commit
+ * of our own, so that frames are surely waiting; never twice for the same
+ * frames; PASSIVE only, which makes no producer wait. */
+static void checkpoint_if_due(struct spool *spool)
+{
+	if (spool->wal_frames < CHECKPOINT_FRAMES)
+		spool->checkpoint_frames = CHECKPOINT_FRAMES;
+	if (spool->wal_frames < spool->checkpoint_frames)
+		return;
+	int frames = 0, copied = 0;
+	int rc = sqlite3_wal_checkpoint_v2(spool->db, "main", SQLITE_CHECKPOINT_PASSIVE, &frames,
+	                                   &copied);
+	/* A reader that holds old frames makes this copy less than all: it is not a
+	 * failure, and is tried again when as many more have come. */
+	spool->checkpoint_frames = spool->wal_frames + CHECKPOINT_FRAMES;
+	if (rc == SQLITE_OK && copied == frames) {
+		spool->checkpoint_frames = CHECKPOINT_FRAMES;
+		spool_take_ballast(spool);
+	}
+	spool->wal_frames = 0;
+}
+
+static enum spool_status sweep_keys(struct spool *spool, int64_t wall)
+{
+	if (wall - spool->keys_swept_at < KEY_MEMORY_MS / 24 &&
+	    wall >= spool->keys_swept_at)
+		return SPOOL_OK;
+	sqlite3_stmt *bound = spool_statement(spool, FORGET_OLD_KEYS);
+	if (bound == NULL)
+		return spool->error.status;
+	(void)sqlite3_bind_int64(bound, 1, wall - KEY_MEMORY_MS);
+	spool->keys_swept_at = wall;
+	return spool_finish(spool, bound);
+}
+
+static enum spool_status apply_all(struct spool *spool, struct spool_change *changes,
+                                   size_t count, int64_t wall)
+{
+	struct tally tally = { 0, 0, 0 };
+	bool keyed = false;
+	enum spool_status status = spool_run(spool, BEGIN_WRITE);
+	if (status != SPOOL_OK)
+		return status;
+	for (size_t i = 0; status == SPOOL_OK && i < count; i++) {
+		status = apply_one(spool, &changes[i], wall, &tally);
+		keyed = keyed || changes[i].keyed;
+	}
+	if (status == SPOOL_OK && keyed)
+		status = sweep_keys(spool, wall);
+	if (status == SPOOL_OK && (tally.delivered != 0 || tally.dead != 0)) {
+		sqlite3_stmt *fates = spool_statement(spool, COUNT_FATES);
+		if (fates == NULL) {
+			status = spool->error.status;
+		} else {
+			(void)sqlite3_bind_int64(fates, 1, tally.delivered);
+			(void)sqlite3_bind_int64(fates, 2, tally.dead);
+			(void)sqlite3_bind_int64(fates, 3, tally.out_bytes);
+			status = spool_finish(spool, fates);
+		}
+	}
+	if (status == SPOOL_OK)
+		status = spool_run(spool, COMMIT);
+	if (status == SPOOL_OK) {
+		checkpoint_if_due(spool);
+	} else if (!sqlite3_get_autocommit(spool->db)) {
+		struct spool_error first = spool->error;
+		(void)spool_run(spool, ROLLBACK);
+		spool->error = first;
+	}
+	return status;
+}
+
+enum spool_status spool_apply(struct spool *spool, struct spool_change *changes,
+                              size_t count, int64_t wall)
+{
+	enum spool_status status = apply_all(spool, changes, count, wall);
+	if (status == SPOOL_FULL && spool_drop_ballast(spool))
+		status = apply_all(spool, changes, count, wall);
+	return status;
+}
