@@ -1033,12 +1033,10 @@ static char *load_key(const struct config *config, const struct config_app *app,
 	wipe(*key);
 	*key = NULL;
 	if (file == NULL && strcmp(app->name, "default") == 0)
-		return sentence("the app default has no %s: set the variable %s, or write a "
-		                "configuration", what,
+		return sentence("no %s: set the variable %s, or write a configuration", what,
 		                strcmp(what, "app_key") == 0 ? "RECONIFY_APP_KEY" : "RECONIFY_API_KEY");
 	if (file == NULL)
-		return sentence("the app %s has no %s: set %s_file under [app %s]", app->name, what,
-		                what, app->name);
+		return sentence("no %s: set %s_file under [app %s]", what, what, app->name);
 	if (*file == '/') {
 		first = copy(file);
 	} else {
@@ -1052,13 +1050,12 @@ static char *load_key(const struct config *config, const struct config_app *app,
 	if (*key == NULL && why == NULL && second != NULL)
 		*key = read_key(second, &why);
 	if (*key == NULL && why != NULL)
-		missing = sentence("the %s of the app %s is not known: %s", what, app->name, why);
+		missing = sentence("no %s: %s", what, why);
 	else if (*key == NULL && first != NULL && second != NULL)
-		missing = sentence("the %s of the app %s is not known: there is neither %s nor %s",
-		                   what, app->name, first, second);
+		missing = sentence("no %s: there is neither %s nor %s", what, first, second);
 	else if (*key == NULL)
-		missing = sentence("the %s of the app %s is not known: there is no %s", what,
-		                   app->name, first != NULL ? first : second != NULL ? second : file);
+		missing = sentence("no %s: there is no %s", what,
+		                   first != NULL ? first : second != NULL ? second : file);
 	free(first);
 	free(second);
 	free(why);

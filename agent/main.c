@@ -253,9 +253,14 @@ static int perform(const struct command *command, int argc, char **argv)
 	};
 	struct call call = { .wait = 0 };
 	int letter;
-	while ((letter = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (letter == '?')
+	opterr = 0; /* said below, in our own form */
+	while ((letter = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+		if (letter == '?' || letter == ':') {
+			(void)fprintf(stderr, letter == ':' ? "reconify-agent: %s: %s needs a value\n"
+			                                    : "reconify-agent: %s: there is no option %s\n",
+			              command->name, argv[optind - 1]);
 			return misuse(command);
+		}
 		if (strchr("csh", letter) == NULL && strchr(command->options, letter) == NULL) {
 			(void)fprintf(stderr, "reconify-agent: %s has no such option\n", command->name);
 			return misuse(command);

@@ -79,12 +79,8 @@ int status_collect(const struct config *config, int patience, struct status *sta
 	if (status->running)
 		status->live = client_ask(config->spool_path, CLIENT_STATUS, &status->report);
 	status->reported = status->live || (note != NULL && report_from_json(note, &status->report));
-	/* An agent that runs has its own word; what a stopped one wrote down last may
-	 * since have been made void by the configuration. */
-	if (!status->reported || (!status->running && config->url == NULL)) {
-		status->reported = false;
+	if (!status->reported)
 		report_from_config(config, &status->report);
-	}
 	free(note);
 	return status_exit_code(read);
 }

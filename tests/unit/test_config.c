@@ -1135,7 +1135,7 @@ static void a_missing_key_says_where_it_was_looked_for(void **state)
 	assert_non_null(strstr(missing, path_of("credentials/api-key")));
 	assert_non_null(strstr(config->apps[1].missing, "/nowhere/key"));
 	assert_non_null(strstr(config->apps[1].missing, "set api_key_file under [app x]"));
-	assert_non_null(strstr(config->apps[2].missing, "the app y has no api_key"));
+	assert_non_null(strstr(config->apps[2].missing, "no api_key: set api_key_file under [app y]"));
 	assert_null(strstr(config->apps[2].missing, "app_key"));
 	config_free(config);
 }
