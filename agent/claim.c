@@ -66,10 +66,25 @@ static void accept_entry(struct ship *ship, struct job_entry *entry)
 		return;
 	}
 	item->probe = probe;
+	if (probe)
+		ship->apps[item->app].probe = item->id;
 	if (item->session == NULL || item->session->first == item)
 		roster_release(&ship->roster, item);
 	else
 		roster_move(&ship->roster, item, QUEUED);
+}
+
+static void no_probe_found(struct app *app, const struct job *job)
+{
+	bool all = app->tried_count == 0 && app->tried_id == 0;
+	if (!job->end && all)
+		app->more_from = job->next > app->more_from ? job->next : app->more_from;
+	else if (!job->end)
+		app->tried_from = job->next;
+	else if (all)
+		app->more_from = INT64_MAX;
+	else
+		flow_try_all_again(app); /* all were tried in turn */
 }
 
 static void accept_scan(struct ship *ship, const struct job *job)
@@ -110,8 +125,8 @@ static void accept_scan(struct ship *ship, const struct job *job)
 		roster_trim(&ship->roster, session);
 		return;
 	case SCAN_APP:
-		if (job->end && job->entry_count == job->load_count)
-			ship->apps[ship->scan_app].more_from = INT64_MAX;
+		if (job->read == SPOOL_OK && job->entry_count == job->load_count)
+			no_probe_found(&ship->apps[ship->scan_app], job);
 		return;
 	}
 }
@@ -153,6 +168,11 @@ static void verdicts_written(struct ship *ship, enum spool_status settled)
 		return;
 	for (size_t i = 0; i < done; i++) {
 		struct item *item = ship->verdicts[i].item;
+		if (item != NULL && ship->changes[i].missed) {
+			/* Perhaps replaced by another row under the same id: look again. */
+			ship->frontier = flow_least(ship->frontier, item->id);
+			ship->more = true;
+		}
 		if (item != NULL && ship->changes[i].refused) {
 			/* Kept in mind for good, so that it is not sent again and again. */
 			roster_move(&ship->roster, item, QUEUED);
@@ -349,6 +369,18 @@ static bool prepare_skips(struct ship *ship)
 	return true;
 }
 
+static void prepare_tried(struct ship *ship, const struct app *app)
+{
+	for (size_t i = 0; i < app->tried_count; i++)
+		ship->tried[i] = (struct job_skip){ app->tried[i], INT64_MAX };
+	if (app->tried_count > 1)
+		qsort(ship->tried, app->tried_count, sizeof *ship->tried, compare_skips);
+	ship->job->skips = ship->tried;
+	ship->job->skip_count = app->tried_count;
+	ship->job->after = app->tried_id;
+	ship->job->from = app->tried_from > app->more_from ? app->tried_from : app->more_from;
+}
+
 /* A held app whose probe is due, or APP_PLACES. */
 size_t claim_app_to_probe(const struct ship *ship)
 {
@@ -358,6 +390,9 @@ size_t claim_app_to_probe(const struct ship *ship)
 	             (ship->roster.ready.count + ship->roster.cold.count == 0 && claim_room(ship) > 0);
 	for (size_t i = 0; alive && i < APP_PLACES; i++) {
 		const struct app *app = &ship->apps[i];
+		const struct item *probe = app->probe != 0 ? roster_find(&ship->roster, app->probe) : NULL;
+		if (probe != NULL && probe->probe)
+			continue; /* one is under way */
 		if (app->held && ship->roster.flying_of[i] == 0 && app->more_from != INT64_MAX &&
 		    flow_now(ship) >= app->probe_due)
 			return i;
@@ -378,7 +413,7 @@ static void prepare_scan(struct ship *ship)
 	if (place != APP_PLACES && memory_room(ship) >= ship->need) {
 		job->scan = SCAN_APP;
 		job->app = place;
-		job->from = ship->apps[place].more_from;
+		prepare_tried(ship, &ship->apps[place]);
 		job->build = true;
 		job->room_entries = 1;
 	} else if (ship->need > 0 && memory_room(ship) < ship->need) {
@@ -433,7 +468,8 @@ void claim_next(struct ship *ship)
 	bool settles = prepare_settle(ship);
 	prepare_load(ship);
 	prepare_scan(ship);
-	if (!settles && job->load_count == 0 && job->scan == SCAN_NOTHING)
+	job->touch = ship->storage != SPOOL_OK;
+	if (!settles && job->load_count == 0 && job->scan == SCAN_NOTHING && !job->touch)
 		return;
 	ship->working = true;
 	ship->world.work(ship->world.self, job);

@@ -14,6 +14,7 @@
 #define UNSETTLED_MAX 256     /* in flight and unsettled: what a crash can send twice */
 #define WINDOW 128            /* records known ahead of those in flight */
 #define WAITING_MAX 1024      /* records that fail by themselves, at once */
+#define TRIED_MAX 16          /* sessions that a held app's probes go through in turn */
 #define REJECTED_MAX 10       /* in a row: then the configuration is the cause */
 
 struct app {
@@ -23,6 +24,13 @@ struct app {
 	char reason[REPORT_REASON_SIZE];
 	int64_t more_from;         /* rows from this id on were passed over; INT64_MAX: none */
 	int64_t probe_due;         /* INT64_MAX: only a reload helps */
+	int64_t probe;             /* the record that is the probe, 0: none */
+	/* Probes that said nothing about the keys, because they fail by themselves: the
+	 * next one is of another session, or a later record without one. */
+	uint64_t tried[TRIED_MAX];
+	size_t tried_count;
+	int64_t tried_id;
+	int64_t tried_from;        /* where the search for the next one goes on */
 	struct {
 		int64_t id;
 		char uuid[RECORD_UUID_SIZE + 1];
@@ -66,7 +74,7 @@ struct ship {
 	size_t change_room;
 	int64_t settle_due;
 	int64_t load_ids[JOB_ENTRIES];
-	struct job_skip *skips;
+	struct job_skip *skips, tried[TRIED_MAX];
 	size_t skip_room;
 	enum job_scan scan;
 	uint64_t scan_session;
@@ -122,6 +130,9 @@ void flow_forget(struct ship *ship, struct item *item);
 
 /* Holds the app at `place`; INT64_MAX: no probe can help. */
 void flow_hold_app(struct ship *ship, size_t place, int64_t probe_due, const char *reason);
+
+/* A held app's probes begin again with its first record. */
+void flow_try_all_again(struct app *app);
 
 /* Back to where a job can build it again. */
 void flow_cool(struct ship *ship, struct item *item);

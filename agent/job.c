@@ -156,6 +156,13 @@ static int compare_skips(const void *wanted, const void *other)
 	return a < b ? -1 : a > b;
 }
 
+static struct job_skip *is_skipped(const struct job *job, uint64_t session)
+{
+	if (job->skip_count == 0)
+		return NULL;
+	return bsearch(&session, job->skips, job->skip_count, sizeof *job->skips, compare_skips);
+}
+
 /* True when the row is not for now. What is passed over is noted, so that the
  * flow knows from where to look again. */
 static bool passed_over(struct job *job, const struct spool_place *place, size_t app,
@@ -164,16 +171,15 @@ static bool passed_over(struct job *job, const struct spool_place *place, size_t
 	if (job->scan == SCAN_SESSION)
 		return session != job->session;
 	if (job->scan == SCAN_APP)
-		return app != job->app;
+		return app != job->app ||
+		       (session == SESSION_NONE ? place->id <= job->after
+		                                : is_skipped(job, session) != NULL);
 	if (job->skip_app[app]) {
 		if (job->skipped_app[app] == INT64_MAX)
 			job->skipped_app[app] = place->id;
 		return true;
 	}
-	if (session == SESSION_NONE || job->skip_count == 0)
-		return false;
-	struct job_skip *skip = bsearch(&session, job->skips, job->skip_count,
-	                                sizeof *job->skips, compare_skips);
+	struct job_skip *skip = session != SESSION_NONE ? is_skipped(job, session) : NULL;
 	if (skip == NULL)
 		return false;
 	if (skip->first == INT64_MAX)
@@ -281,6 +287,14 @@ static bool follow_path(struct job *job, struct spool **spool, const char *path)
 	return true;
 }
 
+static void touch(struct job *job, struct spool *spool)
+{
+	struct spool_place place;
+	job->read = spool_next(spool, 1, INT64_MAX, &place);
+	if (job->read == SPOOL_END || job->read == SPOOL_DAMAGED)
+		job->read = SPOOL_OK; /* it answers; damage is passed over where it is met */
+}
+
 void job_run(struct job *job, struct spool **spool, const char *path)
 {
 	job->settled = job->read = job->error.status = SPOOL_OK;
@@ -294,11 +308,14 @@ void job_run(struct job *job, struct spool **spool, const char *path)
 		if (job->settled != SPOOL_OK)
 			job->error = *spool_last_error(*spool);
 	}
-	if (job->load_count == 0 && job->scan == SCAN_NOTHING)
+	if (job->load_count == 0 && job->scan == SCAN_NOTHING && !job->touch)
 		return;
 	job->read = spool_begin_read(*spool);
 	if (job->read == SPOOL_OK) {
-		load_by_id(job, *spool);
+		if (job->touch)
+			touch(job, *spool);
+		if (job->read == SPOOL_OK)
+			load_by_id(job, *spool);
 		if (job->read == SPOOL_OK && job->scan != SCAN_NOTHING && job->need == 0)
 			scan(job, *spool);
 		if (job->read != SPOOL_OK && job->error.status == SPOOL_OK)

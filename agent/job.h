@@ -70,6 +70,8 @@ struct job {
 	size_t app;
 	struct job_skip *skips; /* sorted by session */
 	size_t skip_count;
+	int64_t after;          /* SCAN_APP: rows without a session up to this id, too */
+	bool touch;             /* nothing else may be left to do: see whether reading works */
 	bool skip_app[APP_PLACES];
 	bool build;             /* build payloads, or only see places */
 	size_t room_entries;    /* for the scan, at most JOB_ENTRIES less load_count */

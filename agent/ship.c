@@ -113,6 +113,12 @@ void flow_forget(struct ship *ship, struct item *item)
 	roster_remove(&ship->roster, item);
 }
 
+void flow_try_all_again(struct app *app)
+{
+	app->tried_count = 0;
+	app->tried_id = app->tried_from = 0;
+}
+
 /* Calls `act` for every item, which may free it. */
 void flow_each(struct ship *ship, void (*act)(struct ship *ship, struct item *item))
 {
@@ -166,6 +172,7 @@ static void release_app(struct ship *ship, size_t place)
 	struct app *app = &ship->apps[place];
 	if (!app->held || app->probe_due == INT64_MAX)
 		return; /* what is missing here, no answer supplies */
+	flow_try_all_again(app);
 	app->held = app->by_rejections = false;
 	app->reason[0] = '\0';
 	app->rejected_count = 0;
@@ -437,6 +444,27 @@ static void handle_app_held(struct ship *ship, struct item *item, const char *re
 	flow_hold_app(ship, place, longest_interval(ship), reason);
 }
 
+/* The next probe of a held app is due after the longest interval; where this one
+ * failed by itself, it goes to another record, so that none can keep the app
+ * held. */
+static void probe_failed(struct ship *ship, const struct item *item,
+                         const struct judgement *judgement)
+{
+	struct app *app = &ship->apps[item->app];
+	app->probe_due = longest_interval(ship);
+	app->tried_from = 0;
+	if (judgement->verdict != VERDICT_UNAVAILABLE && judgement->verdict != VERDICT_BUSY)
+		flow_try_all_again(app);
+	else if (judgement->whole)
+		return;
+	else if (item->session == NULL)
+		app->tried_id = item->id;
+	else if (app->tried_count < TRIED_MAX)
+		app->tried[app->tried_count++] = item->session->hash;
+	else
+		flow_try_all_again(app);
+}
+
 void ship_answered(struct ship *ship, void *ticket, const struct answer *answer)
 {
 	struct item *item = ticket;
@@ -451,7 +479,7 @@ void ship_answered(struct ship *ship, void *ticket, const struct answer *answer)
 	if (judgement.verdict != VERDICT_DELIVERED)
 		note_failure(item, answer, &judgement);
 	if (item->probe && judgement.verdict != VERDICT_DELIVERED)
-		ship->apps[item->app].probe_due = longest_interval(ship);
+		probe_failed(ship, item, &judgement);
 	item->probe = false;
 	if (item->generation != ship->generation && judgement.verdict != VERDICT_DELIVERED &&
 	    judgement.verdict != VERDICT_REJECTED) {
@@ -576,9 +604,28 @@ static void set_alarm(struct ship *ship)
 	ship->world.alarm(ship->world.self, at);
 }
 
+/* While one record alone speaks against the destination, another goes first. */
+static void defer_witness(struct ship *ship)
+{
+	struct item_list *lists[] = { &ship->roster.ready, &ship->roster.cold };
+	for (size_t i = 0; breaker_blames_witness(&ship->breaker) && i < 2; i++) {
+		struct item *first = lists[i]->first;
+		if (first != NULL && lists[i]->count > 1 && first->id == ship->breaker.witness)
+			roster_move(&ship->roster, first, first->state);
+	}
+	/* A payload that is there already would go before one that is not. */
+	struct item *ready = ship->roster.ready.first;
+	if (breaker_blames_witness(&ship->breaker) && ready != NULL &&
+	    ready->id == ship->breaker.witness && ship->roster.cold.first != NULL) {
+		roster_unload(&ship->roster, ready);
+		roster_move(&ship->roster, ready, COLD);
+	}
+}
+
 static void pump(struct ship *ship)
 {
 	end_waits(ship);
+	defer_witness(ship);
 	unsigned room = claim_room(ship);
 	while (room > 0 && ship->roster.ready.first != NULL) {
 		post(ship, ship->roster.ready.first);
@@ -699,6 +746,7 @@ void ship_worked(struct ship *ship, struct job *job)
 void ship_stop(struct ship *ship)
 {
 	ship->stopping = true;
+	ship->report_due = true; /* the last word, for `status` when nobody runs */
 	pump(ship);
 }
 

@@ -293,7 +293,7 @@ static ssize_t read_truncated(void *unused, uint64_t position, char *out, size_t
 	static const char part[] = "{\"status\":\"o";
 	(void)unused;
 	if (position > 0 || room < strlen(part))
-		return MHD_CONTENT_READER_END_WITH_ERROR;
+		return (ssize_t)MHD_CONTENT_READER_END_WITH_ERROR;
 	memcpy(out, part, strlen(part));
 	return (ssize_t)strlen(part);
 }
@@ -725,7 +725,10 @@ static int serve(struct sink *sink, const char *where, char *certificate, char *
 		flags, 0, NULL, NULL, handle, sink, MHD_OPTION_LISTEN_SOCKET, listener,
 		MHD_OPTION_NOTIFY_COMPLETED, end_request, sink, MHD_OPTION_NOTIFY_CONNECTION,
 		note_connection, sink, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)128 * 1024,
-		MHD_OPTION_CONNECTION_LIMIT, 10000u, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1,
+		MHD_OPTION_CONNECTION_LIMIT, 10000u,
+#if MHD_VERSION >= 0x00097205
+		MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1,
+#endif
 		MHD_OPTION_ARRAY, tls, MHD_OPTION_END);
 	if (daemon == NULL) {
 		warnx("the server did not start%s", certificate == NULL ? ""

@@ -154,6 +154,7 @@ static void print_destination(const struct status *status, FILE *out)
 {
 	const struct report *report = &status->report;
 	char since[SPAN_SIZE], wait[SPAN_SIZE], when[SPAN_SIZE];
+	int64_t last = status->live ? status->now : report->as_of; /* nobody tried since */
 	(void)fprintf(out, "destination  ");
 	switch (report->state) {
 	case DESTINATION_UP:
@@ -168,13 +169,13 @@ static void print_destination(const struct status *status, FILE *out)
 		break;
 	case DESTINATION_DOWN:
 		(void)fprintf(out, "down for %s, %u %s failed; nothing is lost, it is retried\n"
-		              "             %s", span(status->now - report->since, since),
+		              "             %s", span(last - report->since, since),
 		              report->failures, report->failures == 1 ? "try" : "tries",
 		              report->reason);
 		break;
 	case DESTINATION_HELD:
 		(void)fprintf(out, "held for %s: every record waits until this is put right\n"
-		              "             %s", span(status->now - report->since, since),
+		              "             %s", span(last - report->since, since),
 		              report->reason);
 		break;
 	case DESTINATION_PAUSED:

@@ -38,9 +38,8 @@ static enum spool_status forget_attempts(struct spool *spool, int64_t id)
 	return spool_finish(spool, bound);
 }
 
-static enum spool_status apply_delivered(struct spool *spool,
-                                         const struct spool_change *change, int64_t wall,
-                                         struct tally *tally)
+static enum spool_status apply_delivered(struct spool *spool, struct spool_change *change,
+                                         int64_t wall, struct tally *tally)
 {
 	enum spool_status status = SPOOL_OK;
 	if (change->keyed) {
@@ -54,7 +53,8 @@ static enum spool_status apply_delivered(struct spool *spool,
 		status = forget_attempts(spool, change->id);
 	if (status == SPOOL_OK)
 		status = run_for_row(spool, REMOVE, change);
-	if (status == SPOOL_OK && sqlite3_changes(spool->db) == 1) {
+	change->missed = status == SPOOL_OK && sqlite3_changes(spool->db) == 0;
+	if (status == SPOOL_OK && !change->missed) {
 		tally->delivered++;
 		tally->out_bytes += change->bytes;
 	}
@@ -116,6 +116,7 @@ static enum spool_status apply_dead(struct spool *spool, struct spool_change *ch
 	bool buried = status == SPOOL_OK && sqlite3_changes(spool->db) == 1;
 	if (status == SPOOL_OK && !buried)
 		status = still_waits(spool, change, &change->refused);
+	change->missed = !buried && !change->refused;
 	if (buried)
 		status = run_for_row(spool, HOLD_KEY, change);
 	if (buried && status == SPOOL_OK)

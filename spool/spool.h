@@ -113,6 +113,7 @@ struct spool_change {
 	const char *server_said;         /* DEAD: the answer's beginning, or NULL */
 	size_t server_said_size;
 	const char *name, *value;        /* NOTE */
+	bool missed;                     /* out: the row is gone, or another one now */
 	bool refused;                    /* out: DEAD, and a producer's doing in the file keeps
 	                                    dead_letters from taking it; the row stays waiting */
 };

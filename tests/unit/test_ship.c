@@ -1,0 +1,1308 @@
+/* The flow, driven by a world of the test's own: a clock that jumps, an endpoint
+ * that is a function, and a real spool that is worked on inline. No test waits for
+ * anything: hours of outage pass in no time, and a flow that spins is seen as too
+ * many events in too little simulated time. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <ftw.h>
+#include <inttypes.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/ship.h"
+
+#define SECOND INT64_C(1000)
+#define MINUTE (60 * SECOND)
+#define HOUR (60 * MINUTE)
+#define WALL INT64_C(1700000000000)
+#define SEEDS 250
+
+enum reply {
+	OK, S500, S503, S429, S409, S400, S401, S404, RESET, NO_CONNECTION, TIMED_OUT, HTML, LOCAL
+};
+
+struct row {
+	int64_t id;
+	char uuid[RECORD_UUID_SIZE + 1];
+	char app[16], session[16]; /* session "": none */
+	unsigned posts, failures;
+	bool flying, accepted, rejected;
+	bool settled; /* it has left the spool's waiting rows */
+	bool dead;
+	enum reply fate; /* what the endpoint answers to it while it is well */
+	int64_t flown_at, delivered_at;
+};
+
+struct flight {
+	void *ticket;
+	struct row *row;
+	size_t size;
+	int64_t due;
+	enum reply reply;
+};
+
+#define ROWS_MAX 8192
+#define FLIGHTS_MAX 512
+
+struct world {
+	char folder[64], path[128];
+	int64_t clock;
+	uint64_t seed;
+	struct config *config;
+	struct ship *ship;
+	struct spool *spool;
+	sqlite3 *producer;
+
+	struct row rows[ROWS_MAX];
+	size_t row_count;
+	struct flight flights[FLIGHTS_MAX];
+	size_t flight_count, flights_max;
+	size_t bytes_flying, bytes_max;
+
+	struct job *job;
+	int64_t job_due, alarm;
+	bool inside; /* the flow's own call has not returned yet */
+
+	/* What the test decides. */
+	enum reply (*reply)(struct world *world, const struct row *row);
+	int64_t (*latency)(struct world *world, const struct row *row);
+	bool (*spoil)(struct world *world, struct job *job, bool after);
+	int64_t job_time;
+	void *context;
+
+	/* What came of it. */
+	uint64_t posts, jobs, alarms, pumped;
+	int64_t moment;
+	unsigned at_moment;
+	unsigned suspects;
+	char suspect[RECORD_UUID_SIZE + 1];
+	bool unordered; /* order within a session is not looked at (revived rows) */
+	bool quiet_settled; /* a settled row may be posted again (revived rows) */
+	char said[65536];
+};
+
+/* --- The world ---------------------------------------------------------- */
+
+static uint64_t roll(struct world *world)
+{
+	world->seed ^= world->seed << 13;
+	world->seed ^= world->seed >> 7;
+	world->seed ^= world->seed << 17;
+	return world->seed * 0x2545F4914F6CDD1DULL;
+}
+
+static int64_t world_now(void *self)
+{
+	return ((struct world *)self)->clock;
+}
+
+static int64_t world_wall(void *self)
+{
+	return WALL + ((struct world *)self)->clock;
+}
+
+static uint64_t world_random(void *self)
+{
+	return roll(self);
+}
+
+static void world_work(void *self, struct job *job)
+{
+	struct world *world = self;
+	assert_null(world->job); /* one at a time */
+	world->job = job;
+	world->job_due = world->clock + world->job_time;
+	world->jobs++;
+}
+
+static struct row *row_of(struct world *world, const char *uuid)
+{
+	for (size_t i = 0; i < world->row_count; i++)
+		if (strcmp(world->rows[i].uuid, uuid) == 0)
+			return &world->rows[i];
+	fail_msg("nobody knows the record %s", uuid);
+	return NULL;
+}
+
+static void check_order(const struct world *world, const struct row *row)
+{
+	if (row->session[0] == '\0' || world->unordered)
+		return;
+	for (size_t i = 0; i < world->row_count; i++) {
+		const struct row *other = &world->rows[i];
+		if (other->id < row->id && strcmp(other->session, row->session) == 0 &&
+		    strcmp(other->app, row->app) == 0 && !other->accepted && !other->rejected &&
+		    !other->settled && other->failures < world->config->max_attempts)
+			fail_msg("record %" PRId64 " was sent before %" PRId64
+			         " of its session had its verdict", row->id, other->id);
+	}
+}
+
+static void world_post(void *self, const struct ship_post *post)
+{
+	struct world *world = self;
+	struct row *row = row_of(world, post->uuid);
+	assert_true(world->flight_count < FLIGHTS_MAX);
+	assert_false(row->flying);
+	assert_false(row->accepted && !world->quiet_settled);
+	assert_false(row->settled && !world->quiet_settled);
+	assert_int_equal(post->payload[0], '{');
+	assert_int_equal(post->payload[post->size - 1], '}');
+	check_order(world, row);
+	row->posts++;
+	row->flying = true;
+	row->flown_at = world->clock;
+	world->posts++;
+	enum reply reply = world->reply != NULL ? world->reply(world, row) : row->fate;
+	int64_t latency = world->latency != NULL ? world->latency(world, row) : 5;
+	world->flights[world->flight_count++] =
+		(struct flight){ post->ticket, row, post->size, world->clock + latency, reply };
+	world->bytes_flying += post->size;
+	if (world->flight_count > world->flights_max)
+		world->flights_max = world->flight_count;
+	if (world->bytes_flying > world->bytes_max)
+		world->bytes_max = world->bytes_flying;
+}
+
+static void world_alarm(void *self, int64_t at)
+{
+	((struct world *)self)->alarm = at;
+}
+
+static void world_suspect(void *self, const char *uuid)
+{
+	struct world *world = self;
+	(void)snprintf(world->suspect, sizeof world->suspect, "%s", uuid != NULL ? uuid : "");
+	world->suspects += uuid != NULL;
+}
+
+static void world_say(void *self, enum config_log_level level, const char *sentence)
+{
+	struct world *world = self;
+	size_t used = strlen(world->said);
+	(void)level;
+	if (used + strlen(sentence) + 2 < sizeof world->said)
+		(void)snprintf(world->said + used, sizeof world->said - used, "%s\n", sentence);
+	assert_null(strstr(sentence, "SECRET"));
+}
+
+static struct answer answer_for(enum reply reply)
+{
+	static const char ok[] = "{\"status\":\"ok\"}", html[] = "<html>Log in</html>";
+	static const char refused[] = "{\"status\":\"error\"}";
+	static const int statuses[] = {
+		[OK] = 200, [S500] = 500, [S503] = 503, [S429] = 429, [S409] = 409, [S400] = 400,
+		[S401] = 401, [S404] = 404, [HTML] = 200
+	};
+	struct answer answer = { .kind = ANSWER_HTTP, .detail = "" };
+	switch (reply) {
+	case RESET:
+		answer.kind = ANSWER_BROKEN;
+		break;
+	case NO_CONNECTION:
+		answer.kind = ANSWER_NO_CONNECTION;
+		break;
+	case TIMED_OUT:
+		answer.kind = ANSWER_TIMEOUT;
+		break;
+	case LOCAL:
+		answer.kind = ANSWER_LOCAL;
+		break;
+	default:
+		answer.status = statuses[reply];
+		answer.body = reply == OK ? ok : reply == HTML ? html : refused;
+		answer.body_size = strlen(answer.body);
+	}
+	return answer;
+}
+
+/* --- Its turning -------------------------------------------------------- */
+
+static void note_settled(struct world *world, const struct job *job)
+{
+	if (job->settled != SPOOL_OK)
+		return;
+	for (size_t i = 0; i < job->change_count; i++) {
+		const struct spool_change *change = &job->changes[i];
+		if (change->kind != CHANGE_DELIVERED && change->kind != CHANGE_DEAD &&
+		    change->kind != CHANGE_REVIVED)
+			continue;
+		for (size_t j = 0; j < world->row_count; j++)
+			if (world->rows[j].id == change->id) {
+				world->rows[j].settled = change->kind != CHANGE_REVIVED;
+				world->rows[j].dead = change->kind == CHANGE_DEAD;
+				if (change->kind == CHANGE_DELIVERED)
+					assert_true(world->rows[j].accepted);
+			}
+	}
+}
+
+static void end_job(struct world *world)
+{
+	struct job *job = world->job;
+	bool spoilt = world->spoil != NULL && world->spoil(world, job, false);
+	if (spoilt) {
+		for (size_t i = 0; i < APP_PLACES; i++)
+			job->skipped_app[i] = INT64_MAX;
+	} else {
+		job_run(job, &world->spool, world->path);
+		note_settled(world, job);
+		if (world->spoil != NULL)
+			(void)world->spoil(world, job, true);
+	}
+	world->job = NULL;
+	ship_worked(world->ship, job);
+}
+
+static void end_flight(struct world *world, size_t place)
+{
+	struct flight flight = world->flights[place];
+	world->flights[place] = world->flights[--world->flight_count];
+	world->bytes_flying -= flight.size;
+	flight.row->flying = false;
+	struct answer answer = answer_for(flight.reply);
+	flight.row->accepted = flight.row->accepted || flight.reply == OK;
+	flight.row->rejected = flight.row->rejected || flight.reply == S400;
+	flight.row->failures += flight.reply != OK;
+	if (flight.reply == OK)
+		flight.row->delivered_at = world->clock;
+	ship_answered(world->ship, flight.ticket, &answer);
+}
+
+/* One event, not later than `until`. False: there is none. */
+static bool turn(struct world *world, int64_t until)
+{
+	int64_t next = world->alarm;
+	size_t place = FLIGHTS_MAX;
+	bool job = world->job != NULL && world->job_due <= next;
+	if (job)
+		next = world->job_due;
+	for (size_t i = 0; i < world->flight_count; i++)
+		if (world->flights[i].due < next || (world->flights[i].due == next && !job)) {
+			next = world->flights[i].due;
+			place = i;
+			job = false;
+		}
+	if (next > until) {
+		world->clock = until;
+		return false;
+	}
+	if (next > world->clock)
+		world->clock = next;
+	if (world->clock == world->moment) {
+		if (++world->at_moment > 20000)
+			fail_msg("the flow spins: 20000 events at one moment");
+	} else {
+		world->moment = world->clock;
+		world->at_moment = 0;
+	}
+	if (place != FLIGHTS_MAX) {
+		end_flight(world, place);
+	} else if (job) {
+		end_job(world);
+	} else {
+		world->alarm = INT64_MAX;
+		world->alarms++;
+		ship_alarm(world->ship);
+	}
+	return true;
+}
+
+static void run_for(struct world *world, int64_t time)
+{
+	int64_t until = world->clock + time;
+	while (turn(world, until)) {
+	}
+}
+
+/* Lets `time` pass, in which the flow may not do more than `limit` things. */
+static void run_quietly(struct world *world, int64_t time, uint64_t limit)
+{
+	uint64_t before = world->jobs + world->alarms + world->posts;
+	int64_t from = world->clock;
+	while (turn(world, from + time)) {
+		uint64_t work = world->jobs + world->alarms + world->posts - before;
+		if (work > limit)
+			fail_msg("the flow spins: %" PRIu64 " jobs, alarms and posts in %" PRId64 " ms",
+			         work, world->clock - from);
+	}
+}
+
+/* --- Setting up --------------------------------------------------------- */
+
+static const char plain_config[] =
+	"[endpoint]\nurl = https://example.net/\nconnections = 4\n"
+	"[app default]\napp_key = SECRETa\napi_key = SECRETb\n"
+	"[app beta]\napp_key = SECRETc\napi_key = SECRETd\n"
+	"[app gamma]\napp_key = SECRETe\napi_key = SECRETf\n";
+
+static struct config *parse(const char *text)
+{
+	struct config *config = NULL;
+	char *error = NULL;
+	if (!config_parse(text, strlen(text), "test.conf", NULL, &config, &error))
+		fail_msg("%s", error);
+	config_load_keys(config);
+	return config;
+}
+
+static void execute(struct world *world, const char *sql)
+{
+	char *error = NULL;
+	if (sqlite3_exec(world->producer, sql, NULL, NULL, &error) != SQLITE_OK)
+		fail_msg("%s: %s", sql, error);
+}
+
+static struct row *insert(struct world *world, const char *app, const char *session,
+                          enum reply fate)
+{
+	sqlite3_stmt *statement = NULL;
+	assert_true(world->row_count < ROWS_MAX);
+	struct row *row = &world->rows[world->row_count++];
+	*row = (struct row){ .fate = fate, .delivered_at = -1 };
+	(void)snprintf(row->app, sizeof row->app, "%s", app);
+	(void)snprintf(row->session, sizeof row->session, "%s", session);
+	assert_int_equal(sqlite3_prepare_v2(world->producer,
+	                                    "INSERT INTO interactions (model_id, request_body, "
+	                                    "response_body, app, session, uuid) VALUES "
+	                                    "('m', 'q', '{}', ?1, nullif(?2, ''), ?3)",
+	                                    -1, &statement, NULL), SQLITE_OK);
+	(void)snprintf(row->uuid, sizeof row->uuid, "%016" PRIx64 "%016zx", roll(world),
+	               world->row_count);
+	(void)sqlite3_bind_text(statement, 1, app, -1, SQLITE_STATIC);
+	(void)sqlite3_bind_text(statement, 2, session, -1, SQLITE_STATIC);
+	(void)sqlite3_bind_text(statement, 3, row->uuid, -1, SQLITE_STATIC);
+	if (sqlite3_step(statement) != SQLITE_DONE)
+		fail_msg("insert: %s", sqlite3_errmsg(world->producer));
+	(void)sqlite3_finalize(statement);
+	row->id = sqlite3_last_insert_rowid(world->producer);
+	return row;
+}
+
+static int64_t ask(struct world *world, const char *sql)
+{
+	sqlite3_stmt *statement = NULL;
+	assert_int_equal(sqlite3_prepare_v2(world->producer, sql, -1, &statement, NULL),
+	                 SQLITE_OK);
+	assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
+	int64_t value = sqlite3_column_int64(statement, 0);
+	(void)sqlite3_finalize(statement);
+	return value;
+}
+
+static int64_t waiting(struct world *world)
+{
+	return ask(world, "SELECT count(*) FROM interactions");
+}
+
+static int64_t dead(struct world *world)
+{
+	return ask(world, "SELECT count(*) FROM dead_letters");
+}
+
+static bool balanced(struct world *world)
+{
+	return ask(world, "SELECT accepted = delivered + dead + discarded + dropped + purged + "
+	                  "removed + (SELECT count(*) FROM interactions) "
+	                  "AND dead = (SELECT count(*) FROM dead_letters) FROM ledger") == 1;
+}
+
+static struct world *create_with(const char *config, uint64_t seed)
+{
+	struct spool_error error;
+	struct world *world = calloc(1, sizeof *world);
+	assert_non_null(world);
+	const char *base = getenv("TMPDIR");
+	(void)snprintf(world->folder, sizeof world->folder, "%.40s/ship-XXXXXX",
+	               base != NULL ? base : "/tmp");
+	assert_non_null(mkdtemp(world->folder));
+	(void)snprintf(world->path, sizeof world->path, "%s/spool.db", world->folder);
+	world->seed = seed * 0x9E3779B97F4A7C15ULL + 1;
+	world->alarm = INT64_MAX;
+	world->moment = -1;
+	world->job_time = 1;
+	world->clock = 1000;
+	world->config = parse(config);
+	world->spool = spool_open(world->path, SPOOL_CREATE, world->config->max_record + (1 << 20),
+	                          &error);
+	if (world->spool == NULL)
+		fail_msg("%s", error.sentence);
+	assert_int_equal(sqlite3_open(world->path, &world->producer), SQLITE_OK);
+	(void)sqlite3_exec(world->producer, "PRAGMA synchronous = OFF", NULL, NULL, NULL);
+	(void)sqlite3_busy_timeout(world->producer, 5000);
+	return world;
+}
+
+static struct world *create(void)
+{
+	return create_with(plain_config, 1);
+}
+
+static void start_with(struct world *world, struct ship_options options)
+{
+	struct ship_world functions = {
+		.self = world, .now = world_now, .wall = world_wall, .random = world_random,
+		.work = world_work, .post = world_post, .alarm = world_alarm,
+		.suspect = world_suspect, .say = world_say
+	};
+	world->ship = ship_new(world->config, &functions, &options);
+	assert_non_null(world->ship);
+	ship_wake(world->ship);
+}
+
+static void start(struct world *world)
+{
+	start_with(world, (struct ship_options){ .last_id = INT64_MAX });
+}
+
+static int remove_one(const char *path, const struct stat *about, int kind, struct FTW *walk)
+{
+	(void)about;
+	(void)kind;
+	(void)walk;
+	return remove(path);
+}
+
+static void destroy(struct world *world)
+{
+	ship_free(world->ship);
+	spool_close(world->spool);
+	(void)sqlite3_close(world->producer);
+	config_free(world->config);
+	(void)nftw(world->folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+	free(world);
+}
+
+static void report_of(struct world *world, struct report *report)
+{
+	ship_report(world->ship, report);
+}
+
+/* --- One verdict of each kind ------------------------------------------- */
+
+static void a_record_that_is_taken_leaves_the_spool(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	struct row *row = insert(world, "default", "", OK);
+	start(world);
+	run_for(world, MINUTE);
+	assert_int_equal(row->posts, 1);
+	assert_int_equal(waiting(world), 0);
+	assert_int_equal(dead(world), 0);
+	assert_true(balanced(world));
+	destroy(world);
+}
+
+static void a_record_that_is_rejected_becomes_a_dead_letter_with_a_reason(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	struct row *row = insert(world, "default", "s", S400);
+	struct row *next = insert(world, "default", "s", OK);
+	start(world);
+	run_for(world, MINUTE);
+	assert_int_equal(row->posts, 1);
+	assert_int_equal(next->posts, 1);
+	assert_int_equal(waiting(world), 0);
+	assert_int_equal(ask(world, "SELECT count(*) FROM dead_letters WHERE http_status = 400 AND "
+	                            "length(reason) > 10 AND "
+	                            "CAST(server_said AS TEXT) LIKE '%error%'"), 1);
+	assert_true(balanced(world));
+	destroy(world);
+}
+
+static void a_record_that_is_busy_is_retried_by_itself(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	struct row *busy = insert(world, "default", "s", S409);
+	struct row *behind = insert(world, "default", "s", OK);
+	struct row *other = insert(world, "default", "", OK);
+	start(world);
+	run_for(world, 200);
+	assert_true(other->accepted);
+	assert_int_equal(behind->posts, 0);
+	struct report report;
+	report_of(world, &report);
+	assert_int_equal(report.state, DESTINATION_UP);
+	assert_int_equal(report.retrying_id, busy->id);
+	busy->fate = OK;
+	run_for(world, 10 * MINUTE);
+	assert_int_equal(waiting(world), 0);
+	assert_int_equal(dead(world), 0);
+	destroy(world);
+}
+
+static void refused_keys_hold_their_app_alone(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	struct row *held = insert(world, "beta", "", S401);
+	for (int i = 0; i < 20; i++)
+		(void)insert(world, "beta", "s", S401);
+	for (int i = 0; i < 20; i++)
+		(void)insert(world, "default", "s", OK);
+	start(world);
+	run_for(world, MINUTE);
+	assert_int_equal(waiting(world), 21);
+	assert_true(world->posts <= 20 + 4); /* what was under way with the first */
+	uint64_t posts = world->posts;
+	run_quietly(world, HOUR, 300);
+	assert_in_range(world->posts - posts, 10, 15); /* a probe at the longest interval */
+	for (size_t i = 0; i < world->row_count; i++)
+		world->rows[i].fate = OK;
+	run_for(world, 6 * MINUTE);
+	assert_int_equal(waiting(world), 0);
+	assert_true(held->accepted);
+	assert_int_equal(dead(world), 0);
+	assert_true(balanced(world));
+	destroy(world);
+}
+
+static void a_refused_endpoint_holds_everything(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	for (int i = 0; i < 50; i++)
+		(void)insert(world, i % 2 ? "default" : "beta", "", S404);
+	start(world);
+	run_for(world, MINUTE);
+	struct report report;
+	report_of(world, &report);
+	assert_int_equal(report.state, DESTINATION_HELD);
+	run_quietly(world, HOUR, 200);
+	assert_true(world->posts < 20);
+	for (size_t i = 0; i < world->row_count; i++)
+		world->rows[i].fate = OK;
+	run_for(world, 6 * MINUTE);
+	assert_int_equal(waiting(world), 0);
+	assert_int_equal(dead(world), 0);
+	destroy(world);
+}
+
+static void an_unknown_app_waits_and_is_named(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	(void)insert(world, "nobody", "", OK);
+	struct row *other = insert(world, "default", "", OK);
+	start(world);
+	run_for(world, MINUTE);
+	assert_true(other->accepted);
+	assert_int_equal(waiting(world), 1);
+	assert_non_null(strstr(world->said, "nobody"));
+	run_quietly(world, HOUR, 50);
+	destroy(world);
+}
+
+static void a_record_that_cannot_be_sent_becomes_a_dead_letter(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	struct row *bad = insert(world, "default", "s", OK);
+	struct row *good = insert(world, "default", "s", OK);
+	bad->rejected = true; /* by the agent itself */
+	execute(world, "DROP TRIGGER interactions_unchangeable");
+	execute(world, "UPDATE interactions SET response_body = '{\"a\":' WHERE id = 1");
+	start(world);
+	run_for(world, MINUTE);
+	assert_int_equal(bad->posts, 0);
+	assert_int_equal(good->posts, 1);
+	assert_int_equal(dead(world), 1);
+	assert_int_equal(waiting(world), 0);
+	destroy(world);
+}
+
+/* --- Outages ------------------------------------------------------------ */
+
+static void an_outage_uses_up_no_attempts_and_little_work(void **state)
+{
+	(void)state;
+	static const enum reply kinds[] = { S503, NO_CONNECTION, RESET, TIMED_OUT, HTML, S429,
+		                            LOCAL };
+	for (size_t kind = 0; kind < sizeof kinds / sizeof kinds[0]; kind++) {
+		struct world *world = create_with(plain_config, kind + 1);
+		for (int i = 0; i < 300; i++)
+			(void)insert(world, "default", i % 3 ? "" : "s", kinds[kind]);
+		start(world);
+		run_for(world, HOUR); /* the way down */
+		for (int hour = 0; hour < 48; hour++)
+			run_quietly(world, HOUR, 300);
+		assert_true(world->posts < 48 * 40);
+		struct report report;
+		report_of(world, &report);
+		assert_int_equal(report.state, DESTINATION_DOWN);
+		for (size_t i = 0; i < world->row_count; i++)
+			world->rows[i].fate = OK;
+		run_for(world, 6 * MINUTE);
+		assert_int_equal(waiting(world), 0);
+		assert_int_equal(dead(world), 0);
+		assert_true(balanced(world));
+		destroy(world);
+	}
+}
+
+static void rows_that_come_during_an_outage_make_no_extra_tries(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	for (int i = 0; i < 10; i++)
+		(void)insert(world, "default", "", S503);
+	start(world);
+	run_for(world, HOUR);
+	uint64_t before = world->posts;
+	for (int i = 0; i < 600; i++) {
+		(void)insert(world, "default", "", S503);
+		ship_wake(world->ship);
+		run_for(world, 6 * SECOND);
+	}
+	assert_true(world->posts - before < 60);
+	destroy(world);
+}
+
+static void a_record_that_fails_while_others_are_taken_dies_and_its_session_goes_on(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	struct row *bad = insert(world, "default", "s", S500);
+	struct row *behind = insert(world, "default", "s", OK);
+	start(world);
+	for (int i = 0; i < 2 * 3600; i++) { /* others come all the while */
+		if (i % 2 == 0)
+			(void)insert(world, "default", "", OK);
+		ship_wake(world->ship);
+		run_for(world, SECOND);
+	}
+	assert_int_equal(dead(world), 1);
+	assert_true(bad->dead);
+	assert_in_range(bad->posts, 8, 9);
+	assert_true(behind->accepted);
+	assert_int_equal(waiting(world), 0);
+	destroy(world);
+}
+
+static void a_record_that_fails_alone_is_retried_for_ever(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	struct row *row = insert(world, "default", "", S500);
+	start(world);
+	run_for(world, 48 * HOUR);
+	assert_int_equal(dead(world), 0);
+	assert_in_range(row->posts, 48 * 10, 48 * 60);
+	row->fate = OK;
+	run_for(world, 6 * MINUTE);
+	assert_int_equal(waiting(world), 0);
+	destroy(world);
+}
+
+/* The destination is down on one record's word: another is to be tried soon, not
+ * when that one's longest backoff is over. */
+static void a_fresh_record_does_not_wait_for_one_that_fails_alone(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	(void)insert(world, "default", "", S500);
+	start(world);
+	int64_t longest = 0;
+	for (int i = 0; i < 20; i++) {
+		run_for(world, HOUR + 7 * SECOND);
+		struct row *fresh = insert(world, "default", "", OK);
+		ship_wake(world->ship);
+		int64_t from = world->clock;
+		run_for(world, 10 * MINUTE);
+		assert_true(fresh->accepted);
+		if (fresh->delivered_at - from > longest)
+			longest = fresh->delivered_at - from;
+		if (ask(world, "SELECT count(*) FROM dead_letters") > 0)
+			break; /* blamed often enough by the fresh ones */
+	}
+	assert_true(longest <= 5 * SECOND);
+	destroy(world);
+}
+
+/* --- Order and bounds --------------------------------------------------- */
+
+static void sessions_are_sent_in_order_and_beside_each_other(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	char session[16];
+	for (int i = 0; i < 600; i++) {
+		(void)snprintf(session, sizeof session, "s%d", i % 7);
+		(void)insert(world, i % 2 ? "default" : "beta", session, OK);
+	}
+	start(world);
+	run_for(world, MINUTE);
+	assert_int_equal(waiting(world), 0);
+	assert_int_equal(world->posts, 600);
+	assert_int_equal(world->flights_max, 4);
+	destroy(world);
+}
+
+static void one_long_session_does_not_keep_others_waiting(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	for (int i = 0; i < 2000; i++)
+		(void)insert(world, "default", "long", OK);
+	struct row *other = insert(world, "default", "short", OK);
+	start(world);
+	run_for(world, SECOND);
+	assert_true(other->accepted);
+	run_for(world, 10 * MINUTE);
+	assert_int_equal(waiting(world), 0);
+	destroy(world);
+}
+
+static void memory_bounds_what_is_in_flight_and_a_larger_record_goes_alone(void **state)
+{
+	(void)state;
+	struct world *world = create_with(
+		"[endpoint]\nurl = https://example.net/\nconnections = 8\nmemory = 1M\n"
+		"[app default]\napp_key = SECRETa\napi_key = SECRETb\n", 1);
+	char sql[256];
+	for (int i = 0; i < 40; i++) {
+		struct row *row = insert(world, "default", "", OK);
+		execute(world, "DROP TRIGGER IF EXISTS interactions_unchangeable");
+		(void)snprintf(sql, sizeof sql, "UPDATE interactions SET response_body = '\"' || "
+		               "hex(zeroblob(%d)) || '\"' WHERE id = %" PRId64,
+		               i % 10 == 9 ? 1500000 : 100000, row->id);
+		execute(world, sql);
+	}
+	start(world);
+	run_for(world, MINUTE);
+	assert_int_equal(waiting(world), 0);
+	assert_true(world->bytes_max < 3100000); /* the largest alone, */
+	assert_true(world->flights_max >= 2);    /* the small ones together */
+	destroy(world);
+}
+
+static bool full_disk(struct world *world, struct job *job, bool after)
+{
+	if (after || job->change_count == 0 || !*(bool *)world->context)
+		return false;
+	job->settled = SPOOL_FULL;
+	job->read = SPOOL_OK;
+	job->error.status = SPOOL_FULL;
+	(void)snprintf(job->error.sentence, sizeof job->error.sentence, "full");
+	return true;
+}
+
+static void a_full_disk_sends_nothing_twice_and_settles_when_there_is_room(void **state)
+{
+	(void)state;
+	bool full = true;
+	struct world *world = create();
+	world->context = &full;
+	world->spoil = full_disk;
+	for (int i = 0; i < 1000; i++)
+		(void)insert(world, "default", i % 2 ? "" : "s", OK);
+	start(world);
+	run_for(world, MINUTE);
+	assert_true(world->posts <= 256 + 4);
+	uint64_t posts = world->posts;
+	run_quietly(world, HOUR, 2000);
+	assert_int_equal(world->posts, posts);
+	full = false;
+	run_for(world, MINUTE);
+	assert_int_equal(waiting(world), 0);
+	assert_int_equal(world->posts, 1000); /* each once: world_post() checks it too */
+	assert_true(balanced(world));
+	destroy(world);
+}
+
+/* A read that fails once the window is full leaves nothing that needs the spool:
+ * the flow must still find out that it works again. */
+static bool fail_full_read(struct world *world, struct job *job, bool after)
+{
+	bool *armed = world->context;
+	if (!after || !*armed || job->entry_count < JOB_ENTRIES)
+		return false;
+	*armed = false;
+	job->read = SPOOL_IO;
+	(void)snprintf(job->error.sentence, sizeof job->error.sentence, "an I/O error");
+	return false;
+}
+
+static void a_read_error_with_a_full_window_does_not_stop_the_flow(void **state)
+{
+	(void)state;
+	bool armed = true;
+	struct world *world = create();
+	world->context = &armed;
+	world->spoil = fail_full_read;
+	for (int i = 0; i < 400; i++)
+		(void)insert(world, "default", "", OK);
+	start(world);
+	run_quietly(world, 10 * MINUTE, 5000);
+	assert_false(armed);
+	assert_int_equal(waiting(world), 0);
+	destroy(world);
+}
+
+static bool random_io_errors(struct world *world, struct job *job, bool after)
+{
+	if (after || roll(world) % 3 != 0)
+		return false;
+	job->settled = job->read = (roll(world) & 1) ? SPOOL_IO : SPOOL_BUSY;
+	job->error.status = job->read;
+	(void)snprintf(job->error.sentence, sizeof job->error.sentence, "storage");
+	return true;
+}
+
+static void storage_that_fails_now_and_then_only_slows_things_down(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= 20; seed++) {
+		struct world *world = create_with(plain_config, seed);
+		world->spoil = random_io_errors;
+		for (int i = 0; i < 300; i++)
+			(void)insert(world, i % 2 ? "default" : "beta", i % 3 ? "s" : "", OK);
+		start(world);
+		run_for(world, 2 * HOUR);
+		assert_int_equal(waiting(world), 0);
+		assert_int_equal(world->posts, 300);
+		assert_true(balanced(world));
+		run_quietly(world, HOUR, 100);
+		destroy(world);
+	}
+}
+
+/* --- Held apps ---------------------------------------------------------- */
+
+static enum reply beta_refused(struct world *world, const struct row *row)
+{
+	(void)world;
+	return strcmp(row->app, "beta") == 0 ? S401 : row->fate;
+}
+
+static int64_t slow_but_beta(struct world *world, const struct row *row)
+{
+	(void)world;
+	return strcmp(row->app, "beta") == 0 ? 5 : 20 * MINUTE;
+}
+
+/* A probe that is due while every connection is busy has to wait for one. */
+static void a_probe_that_is_due_while_nothing_may_be_sent_does_not_spin(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	world->reply = beta_refused;
+	world->latency = slow_but_beta;
+	(void)insert(world, "beta", "", OK);
+	start(world);
+	run_for(world, SECOND);
+	assert_int_equal(world->posts, 1);
+	for (int i = 0; i < 40; i++)
+		(void)insert(world, "default", "", OK);
+	ship_wake(world->ship);
+	run_for(world, SECOND);
+	run_quietly(world, 15 * MINUTE, 500);
+	run_for(world, 24 * HOUR);
+	assert_int_equal(waiting(world), 1);
+	destroy(world);
+}
+
+static enum reply both_refused(struct world *world, const struct row *row)
+{
+	return *(bool *)world->context && strcmp(row->app, "default") != 0 ? S401 : OK;
+}
+
+/* The first row of a held app is gone, and thousands of another's stand before
+ * its next one. */
+static void a_probe_finds_its_row_behind_many_of_others(void **state)
+{
+	(void)state;
+	bool refused = true;
+	struct world *world = create();
+	world->reply = both_refused;
+	world->context = &refused;
+	execute(world, "BEGIN");
+	struct row *first = insert(world, "beta", "", OK);
+	(void)insert(world, "gamma", "", OK);
+	for (int i = 0; i < 5000; i++)
+		(void)insert(world, "gamma", "", OK);
+	struct row *last = insert(world, "beta", "", OK);
+	execute(world, "COMMIT");
+	start(world);
+	run_for(world, MINUTE);
+	assert_int_equal(waiting(world), 5003);
+	char sql[80];
+	(void)snprintf(sql, sizeof sql, "DELETE FROM interactions WHERE id = %" PRId64, first->id);
+	execute(world, sql);
+	run_quietly(world, HOUR, 500);
+	refused = false;
+	run_for(world, 30 * MINUTE);
+	assert_true(last->accepted);
+	assert_int_equal(waiting(world), 0);
+	destroy(world);
+}
+
+static enum reply reject_all(struct world *world, const struct row *row)
+{
+	(void)row;
+	return *(bool *)world->context ? S400 : OK;
+}
+
+static void ten_rejections_in_a_row_hold_the_app_and_the_ten_wait_again(void **state)
+{
+	(void)state;
+	bool refused = true;
+	struct world *world = create();
+	world->reply = reject_all;
+	world->context = &refused;
+	world->unordered = world->quiet_settled = true;
+	for (int i = 0; i < 100; i++)
+		(void)insert(world, "default", i % 2 ? "s" : "", OK);
+	start(world);
+	run_for(world, 2 * HOUR);
+	assert_int_equal(dead(world), 0);
+	assert_int_equal(waiting(world), 100);
+	assert_true(balanced(world));
+	assert_true(world->posts < 60);
+	run_quietly(world, HOUR, 300);
+	refused = false;
+	run_for(world, 6 * MINUTE);
+	assert_int_equal(waiting(world), 0);
+	assert_int_equal(dead(world), 0);
+	assert_true(balanced(world));
+	destroy(world);
+}
+
+/* --- Reload ------------------------------------------------------------- */
+
+static void reload_with(struct world *world, const char *text)
+{
+	struct config *config = parse(text);
+	while (!ship_reload(world->ship, config))
+		assert_true(turn(world, INT64_MAX - 1));
+	config_free(world->config);
+	world->config = config;
+}
+
+static enum reply gamma_refused(struct world *world, const struct row *row)
+{
+	(void)world;
+	return strcmp(row->app, "gamma") == 0 ? S401 : OK;
+}
+
+static void a_reload_that_moves_the_apps_leaves_no_session_behind(void **state)
+{
+	(void)state;
+	static const char moved[] =
+		"[endpoint]\nurl = https://example.net/\nconnections = 4\n"
+		"[app default]\napp_key = SECRETa\napi_key = SECRETb\n"
+		"[app gamma]\napp_key = SECRETe\napi_key = SECRETf\n"
+		"[app beta]\napp_key = SECRETc\napi_key = SECRETd\n";
+	struct world *world = create();
+	for (int i = 0; i < 3; i++)
+		(void)insert(world, "beta", "s", S503);
+	for (int i = 0; i < 200; i++)
+		(void)insert(world, "beta", i % 2 ? "s" : "t", OK);
+	start(world);
+	run_for(world, 30);
+	reload_with(world, moved);
+	world->reply = gamma_refused; /* where beta stood before */
+	(void)insert(world, "gamma", "", OK);
+	ship_wake(world->ship);
+	run_for(world, 30 * MINUTE);
+	assert_int_equal(waiting(world), 1);
+	destroy(world);
+}
+
+static void a_reload_releases_what_was_held(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	world->reply = beta_refused;
+	for (int i = 0; i < 30; i++)
+		(void)insert(world, "beta", i % 2 ? "s" : "", OK);
+	start(world);
+	run_for(world, MINUTE);
+	assert_int_equal(waiting(world), 30);
+	world->reply = NULL;
+	reload_with(world, plain_config);
+	run_for(world, SECOND);
+	assert_int_equal(waiting(world), 0);
+	destroy(world);
+}
+
+/* --- Beginning and end -------------------------------------------------- */
+
+static void after_a_crash_one_record_at_a_time_goes_until_a_verdict(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	for (int i = 0; i < 50; i++)
+		(void)insert(world, "default", "", OK);
+	start_with(world, (struct ship_options){ .careful = true, .last_id = INT64_MAX });
+	while (world->posts == 0)
+		assert_true(turn(world, MINUTE));
+	assert_int_equal(world->flight_count, 1);
+	assert_string_equal(world->suspect, world->flights[0].row->uuid);
+	run_for(world, MINUTE);
+	assert_int_equal(world->suspects, 1);
+	assert_string_equal(world->suspect, "");
+	assert_int_equal(waiting(world), 0);
+	destroy(world);
+}
+
+static void a_condemned_record_is_not_sent_and_its_session_goes_on(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	struct row *bad = insert(world, "default", "s", OK);
+	struct row *good = insert(world, "default", "s", OK);
+	bad->rejected = true; /* by the agent itself */
+	start_with(world, (struct ship_options){ .careful = true, .condemned = bad->uuid,
+	                                         .last_id = INT64_MAX });
+	run_for(world, MINUTE);
+	assert_int_equal(bad->posts, 0);
+	assert_true(good->accepted);
+	assert_int_equal(dead(world), 1);
+	destroy(world);
+}
+
+static void after_stop_nothing_is_posted_and_all_verdicts_are_settled(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	for (int i = 0; i < 500; i++)
+		(void)insert(world, "default", i % 5 ? "" : "s", OK);
+	start(world);
+	run_for(world, 100);
+	uint64_t posts = world->posts;
+	assert_true(posts > 0 && posts < 500);
+	ship_stop(world->ship);
+	run_for(world, SECOND);
+	assert_true(ship_is_stopped(world->ship));
+	assert_int_equal(world->posts, posts);
+	assert_int_equal(waiting(world), 500 - (int64_t)posts);
+	assert_true(balanced(world));
+	destroy(world);
+}
+
+static void a_flow_with_nothing_to_do_does_nothing(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	start(world);
+	run_for(world, MINUTE);
+	assert_true(ship_is_quiet(world->ship));
+	run_quietly(world, 1000 * HOUR, 0);
+	destroy(world);
+}
+
+static void rows_beyond_the_last_id_are_not_for_this_run(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	for (int i = 0; i < 10; i++)
+		(void)insert(world, "default", "s", OK);
+	start_with(world, (struct ship_options){ .last_id = 5 });
+	run_for(world, MINUTE);
+	assert_true(ship_is_quiet(world->ship));
+	assert_int_equal(waiting(world), 5);
+	destroy(world);
+}
+
+/* A person's retry, or a producer that chooses its ids, puts rows before others. */
+static void a_row_under_an_earlier_id_is_found_although_another_waits(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	struct row *stuck = insert(world, "default", "", S409);
+	struct row *early;
+	execute(world, "UPDATE sqlite_sequence SET seq = 100");
+	(void)insert(world, "default", "", OK);
+	start(world);
+	run_for(world, MINUTE);
+	execute(world, "UPDATE sqlite_sequence SET seq = 50");
+	execute(world, "DELETE FROM interactions WHERE id > 100");
+	early = insert(world, "default", "", OK);
+	assert_true(early->id < 100 && early->id > stuck->id);
+	ship_wake(world->ship);
+	run_for(world, 4 * HOUR);
+	assert_true(early->accepted);
+	destroy(world);
+}
+
+/* --- Chance ------------------------------------------------------------- */
+
+struct weather {
+	enum reply outage;
+	int64_t outage_until, next_outage;
+	int64_t beta_refused_until;
+	unsigned flaky; /* in a thousand */
+};
+
+static enum reply stormy(struct world *world, const struct row *row)
+{
+	struct weather *weather = world->context;
+	if (world->clock < weather->outage_until)
+		return weather->outage;
+	if (row->fate == S400 || row->fate == S500)
+		return row->fate;
+	if (strcmp(row->app, "beta") == 0 && world->clock < weather->beta_refused_until)
+		return S401;
+	if (roll(world) % 1000 < weather->flaky) {
+		static const enum reply kinds[] = { S503, S500, RESET, S409, TIMED_OUT, HTML };
+		return kinds[roll(world) % 6];
+	}
+	return OK;
+}
+
+static int64_t jitter(struct world *world, const struct row *row)
+{
+	(void)row;
+	return 1 + (int64_t)(roll(world) % (roll(world) % 20 == 0 ? 30000 : 40));
+}
+
+static bool storms_on_disk(struct world *world, struct job *job, bool after)
+{
+	static const enum spool_status kinds[] = { SPOOL_IO, SPOOL_BUSY, SPOOL_FULL };
+	if (after || roll(world) % 25 != 0)
+		return false;
+	job->settled = job->read = kinds[roll(world) % 3];
+	job->error.status = job->read;
+	(void)snprintf(job->error.sentence, sizeof job->error.sentence, "storage");
+	return true;
+}
+
+static void one_storm(uint64_t seed)
+{
+	static const char *const apps[] = { "default", "beta", "gamma" };
+	static const enum reply outages[] = { S503, NO_CONNECTION, RESET, TIMED_OUT, HTML, S404,
+		                              S429, LOCAL };
+	struct weather weather = { .flaky = (unsigned)(seed % 5) * 20 };
+	struct world *world = create_with(plain_config, seed);
+	unsigned rejected = 0, failing = 0;
+	world->context = &weather;
+	world->reply = stormy;
+	world->latency = jitter;
+	if (seed % 3 == 0)
+		world->spoil = storms_on_disk;
+	start(world);
+	unsigned batches = 6 + (unsigned)(roll(world) % 6);
+	for (unsigned batch = 0; batch < batches; batch++) {
+		unsigned count = (unsigned)(roll(world) % 40);
+		execute(world, "BEGIN");
+		for (unsigned i = 0; i < count; i++) {
+			char session[16] = "";
+			enum reply fate = OK;
+			if (roll(world) % 3 != 0)
+				(void)snprintf(session, sizeof session, "s%d", (int)(roll(world) % 5));
+			if (rejected < 4 && roll(world) % 40 == 0) {
+				fate = S400;
+				rejected++;
+			} else if (failing < 3 && roll(world) % 60 == 0) {
+				fate = S500;
+				failing++;
+			}
+			(void)insert(world, apps[roll(world) % 3], session, fate);
+		}
+		execute(world, "COMMIT");
+		if (roll(world) % 2) {
+			weather.outage = outages[roll(world) % 8];
+			weather.outage_until = world->clock + (int64_t)(roll(world) % (6 * HOUR));
+		}
+		if (roll(world) % 4 == 0)
+			weather.beta_refused_until = world->clock + (int64_t)(roll(world) % (3 * HOUR));
+		ship_wake(world->ship);
+		if (roll(world) % 8 == 0)
+			ship_try_now(world->ship);
+		if (roll(world) % 8 == 0)
+			reload_with(world, plain_config);
+		uint64_t posts = world->posts;
+		uint64_t before = world->jobs + world->alarms;
+		int64_t span = (int64_t)(roll(world) % (2 * HOUR));
+		run_for(world, span);
+		uint64_t work = world->jobs + world->alarms - before;
+		uint64_t limit = 1000 + 60 * (world->posts - posts);
+		if (work > limit)
+			fail_msg("seed %" PRIu64 ": %" PRIu64 " jobs and alarms for %" PRIu64
+			         " posts in %" PRId64 " s", seed, work, world->posts - posts, span / 1000);
+	}
+	/* The weather clears; now and then another row comes, so that no record fails
+	 * alone. */
+	weather.outage_until = weather.beta_refused_until = 0;
+	weather.flaky = 0;
+	for (int i = 0; i < 24 * 6 && waiting(world) > 0; i++) {
+		(void)insert(world, "default", "", OK);
+		ship_wake(world->ship);
+		run_for(world, 10 * MINUTE);
+	}
+	if (waiting(world) != 0 && getenv("SHOW") != NULL) {
+		struct report report;
+		report_of(world, &report);
+		(void)fprintf(stderr, "%s\nstate %d reason %s storage %s retrying %d flying %d alarm %lld clock %lld job %p quiet %d\n", world->said, report.state, report.reason, report.storage, (int)report.retrying, (int)report.in_flight, (long long)world->alarm, (long long)world->clock, (void *)world->job, report.quiet);
+		for (size_t i = 0; i < world->row_count; i++)
+			if (!world->rows[i].settled)
+				(void)fprintf(stderr, "row %d %s %s fate %d posts %d fly %d acc %d rej %d\n", (int)world->rows[i].id, world->rows[i].app, world->rows[i].session, world->rows[i].fate, world->rows[i].posts, world->rows[i].flying, world->rows[i].accepted, world->rows[i].rejected);
+	}
+	if (waiting(world) != 0)
+		fail_msg("seed %" PRIu64 ": %" PRId64 " records wait for ever", seed, waiting(world));
+	for (size_t i = 0; i < world->row_count; i++) {
+		const struct row *row = &world->rows[i];
+		if (!(row->fate == OK ? row->accepted || row->dead : row->dead))
+			fail_msg("seed %" PRIu64 ": record %" PRId64 " was lost", seed, row->id);
+	}
+	assert_true(balanced(world));
+	assert_int_equal(ask(world, "SELECT count(*) FROM dead_letters WHERE length(reason) < 10 "
+	                            "OR reason IS NULL"), 0);
+	destroy(world);
+}
+
+static void in_any_weather_all_is_delivered_or_dead_with_a_reason(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= SEEDS; seed++)
+		one_storm(seed);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_record_that_is_taken_leaves_the_spool),
+		cmocka_unit_test(a_record_that_is_rejected_becomes_a_dead_letter_with_a_reason),
+		cmocka_unit_test(a_record_that_is_busy_is_retried_by_itself),
+		cmocka_unit_test(refused_keys_hold_their_app_alone),
+		cmocka_unit_test(a_refused_endpoint_holds_everything),
+		cmocka_unit_test(an_unknown_app_waits_and_is_named),
+		cmocka_unit_test(a_record_that_cannot_be_sent_becomes_a_dead_letter),
+		cmocka_unit_test(an_outage_uses_up_no_attempts_and_little_work),
+		cmocka_unit_test(rows_that_come_during_an_outage_make_no_extra_tries),
+		cmocka_unit_test(a_record_that_fails_while_others_are_taken_dies_and_its_session_goes_on),
+		cmocka_unit_test(a_record_that_fails_alone_is_retried_for_ever),
+		cmocka_unit_test(a_fresh_record_does_not_wait_for_one_that_fails_alone),
+		cmocka_unit_test(sessions_are_sent_in_order_and_beside_each_other),
+		cmocka_unit_test(one_long_session_does_not_keep_others_waiting),
+		cmocka_unit_test(memory_bounds_what_is_in_flight_and_a_larger_record_goes_alone),
+		cmocka_unit_test(a_full_disk_sends_nothing_twice_and_settles_when_there_is_room),
+		cmocka_unit_test(a_read_error_with_a_full_window_does_not_stop_the_flow),
+		cmocka_unit_test(storage_that_fails_now_and_then_only_slows_things_down),
+		cmocka_unit_test(a_probe_that_is_due_while_nothing_may_be_sent_does_not_spin),
+		cmocka_unit_test(a_probe_finds_its_row_behind_many_of_others),
+		cmocka_unit_test(ten_rejections_in_a_row_hold_the_app_and_the_ten_wait_again),
+		cmocka_unit_test(a_reload_that_moves_the_apps_leaves_no_session_behind),
+		cmocka_unit_test(a_reload_releases_what_was_held),
+		cmocka_unit_test(after_a_crash_one_record_at_a_time_goes_until_a_verdict),
+		cmocka_unit_test(a_condemned_record_is_not_sent_and_its_session_goes_on),
+		cmocka_unit_test(after_stop_nothing_is_posted_and_all_verdicts_are_settled),
+		cmocka_unit_test(a_flow_with_nothing_to_do_does_nothing),
+		cmocka_unit_test(rows_beyond_the_last_id_are_not_for_this_run),
+		cmocka_unit_test(a_row_under_an_earlier_id_is_found_although_another_waits),
+		cmocka_unit_test(in_any_weather_all_is_delivered_or_dead_with_a_reason),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
