@@ -76,7 +76,7 @@ static void accept_entry(struct ship *ship, struct job_entry *entry)
 
 static void no_probe_found(struct app *app, const struct job *job)
 {
-	bool all = app->tried_count == 0 && app->tried_id == 0;
+	bool all = app->tried_count == 0 && app->tried_id == SPOOL_FIRST_ID;
 	if (!job->end && all)
 		app->more_from = job->next > app->more_from ? job->next : app->more_from;
 	else if (!job->end)
@@ -174,10 +174,10 @@ static void verdicts_written(struct ship *ship, enum spool_status settled)
 			ship->more = true;
 		}
 		if (item != NULL && ship->changes[i].refused) {
-			/* Kept in mind for good, so that it is not sent again and again. */
+			/* Kept in mind until a restart, so that it is not sent again and again. */
 			roster_move(&ship->roster, item, QUEUED);
-			flow_say(ship, LOG_ERROR, "record %" PRId64 " cannot be moved to dead_letters, which "
-			    "somebody changed; it stays where it is and is not sent again before a "
+			flow_say(ship, LOG_ERROR, "record %" PRId64 " is done with, but cannot leave the "
+			    "spool, whose tables somebody changed; it is not sent again before a "
 			    "restart; see 'reconify-agent check'", item->id);
 		} else if (item != NULL) {
 			roster_remove(&ship->roster, item);
@@ -390,7 +390,7 @@ size_t claim_app_to_probe(const struct ship *ship)
 	             (ship->roster.ready.count + ship->roster.cold.count == 0 && claim_room(ship) > 0);
 	for (size_t i = 0; alive && i < APP_PLACES; i++) {
 		const struct app *app = &ship->apps[i];
-		const struct item *probe = app->probe != 0 ? roster_find(&ship->roster, app->probe) : NULL;
+		const struct item *probe = app->probe != SPOOL_FIRST_ID ? roster_find(&ship->roster, app->probe) : NULL;
 		if (probe != NULL && probe->probe)
 			continue; /* one is under way */
 		if (app->held && ship->roster.flying_of[i] == 0 && app->more_from != INT64_MAX &&
@@ -428,7 +428,7 @@ static void prepare_scan(struct ship *ship)
 	           prepare_skips(ship)) {
 		if (ship->roster.item_count == 0 && ship->roster.session_count == 0) {
 			/* Nothing is known: whatever is there is new, also under an old id. */
-			int64_t from = 1;
+			int64_t from = SPOOL_FIRST_ID;
 			for (size_t i = 0; i < APP_PLACES; i++)
 				if (ship->apps[i].more_from != INT64_MAX)
 					from = ship->frontier;

@@ -203,7 +203,7 @@ static bool something_left(struct spool *spool, int64_t last_id)
 	struct spool_place place;
 	enum spool_status status = spool_begin_read(spool);
 	if (status == SPOOL_OK)
-		status = spool_next(spool, 1, last_id, &place);
+		status = spool_next(spool, SPOOL_FIRST_ID, last_id, &place);
 	spool_end_read(spool);
 	return status != SPOOL_END;
 }
@@ -300,7 +300,7 @@ int daemon_drain(const struct daemon_call *call, struct config *config, bool pro
 		goto end;
 	}
 	code = need_url(config);
-	if (code == EX_OK && drain.last_id > 0) {
+	if (code == EX_OK && drain.last_id != SPOOL_FIRST_ID) {
 		struct log log = log_open(config->log_level < LOG_WARNING ? config->log_level
 		                                                          : LOG_WARNING);
 		apply_limits(spool, config, &log);

@@ -24,7 +24,7 @@ struct app {
 	char reason[REPORT_REASON_SIZE];
 	int64_t more_from;         /* rows from this id on were passed over; INT64_MAX: none */
 	int64_t probe_due;         /* INT64_MAX: only a reload helps */
-	int64_t probe;             /* the record that is the probe, 0: none */
+	int64_t probe;             /* the record that is the probe, SPOOL_FIRST_ID: none */
 	/* Probes that said nothing about the keys, because they fail by themselves: the
 	 * next one is of another session, or a later record without one. */
 	uint64_t tried[TRIED_MAX];

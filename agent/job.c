@@ -207,6 +207,10 @@ static void scan(struct job *job, struct spool *spool)
 			if (job->damaged_from == 0)
 				job->damaged_from = at;
 			job->error = *spool_last_error(spool);
+			if (at < 1) {
+				at = job->damaged_to = job->next = 1; /* what there is below is nobody's */
+				continue;
+			}
 			if (step > job->to - at) {
 				job->read = SPOOL_OK;
 				job->end = true;
@@ -256,7 +260,7 @@ static bool is_needed(struct spool *spool, const char *path, bool orphaned)
 	struct spool_place place;
 	if (!orphaned && access(path, F_OK) == 0)
 		return false;
-	enum spool_status left = spool_next(spool, 1, INT64_MAX, &place);
+	enum spool_status left = spool_next(spool, SPOOL_FIRST_ID, INT64_MAX, &place);
 	spool_end_read(spool);
 	return left == SPOOL_OK || left == SPOOL_BUSY;
 }
@@ -290,7 +294,7 @@ static bool follow_path(struct job *job, struct spool **spool, const char *path)
 static void touch(struct job *job, struct spool *spool)
 {
 	struct spool_place place;
-	job->read = spool_next(spool, 1, INT64_MAX, &place);
+	job->read = spool_next(spool, SPOOL_FIRST_ID, INT64_MAX, &place);
 	if (job->read == SPOOL_END || job->read == SPOOL_DAMAGED)
 		job->read = SPOOL_OK; /* it answers; damage is passed over where it is met */
 }

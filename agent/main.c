@@ -1,6 +1,7 @@
 /* reconify-agent: what was asked for, and the exit code (sysexits.h) it ends with.
  * Knows every command; does none of the work.
  */
+#include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -145,6 +146,21 @@ static int print_payload(const struct config *config, const struct record *recor
 	return written ? EX_OK : complain(EX_IOERR, "cannot write to standard output");
 }
 
+/* Words of others, without what a terminal would obey. */
+static void print_foreign(struct text text)
+{
+	for (size_t i = 0; i < text.size; i++) {
+		unsigned char byte = (unsigned char)text.bytes[i];
+		bool obeyed = (byte < 0x20 && byte != '\n' && byte != '\t') || byte == 0x7f ||
+		              (byte == 0xc2 && i + 1 < text.size &&
+		               (unsigned char)text.bytes[i + 1] < 0xa0); /* C1, as UTF-8 */
+		(void)fputc(obeyed ? '?' : byte, stderr);
+		if (obeyed && byte == 0xc2)
+			i++;
+	}
+	(void)fputc('\n', stderr);
+}
+
 static int show_record(const struct config *config, struct spool *spool, int64_t id)
 {
 	struct record record;
@@ -155,11 +171,12 @@ static int show_record(const struct config *config, struct spool *spool, int64_t
 	if (status == SPOOL_END)
 		status = spool_load_dead(spool, id, &record, &reason, &said);
 	if (status == SPOOL_OK) {
-		(void)fprintf(stderr, "reconify-agent: record %" PRId64 " is a dead letter: %.*s\n", id,
-		              (int)reason.size, reason.bytes != NULL ? reason.bytes : "");
-		if (said.bytes != NULL)
-			(void)fprintf(stderr, "reconify-agent: the server said: %.*s\n", (int)said.size,
-			              said.bytes);
+		(void)fprintf(stderr, "reconify-agent: record %" PRId64 " is a dead letter: ", id);
+		print_foreign(reason);
+		if (said.bytes != NULL) {
+			(void)fprintf(stderr, "reconify-agent: the server said: ");
+			print_foreign(said);
+		}
 		return print_payload(config, &record);
 	}
 	if (status == SPOOL_END) {
@@ -175,8 +192,9 @@ static int act_show(const struct call *call)
 	struct config *config;
 	struct spool_error error;
 	char *end = NULL;
+	errno = 0;
 	int64_t id = strtoll(call->arguments[0], &end, 10);
-	if (end == call->arguments[0] || *end != '\0' || id < 1)
+	if (end == call->arguments[0] || *end != '\0' || errno == ERANGE)
 		return complain(EX_USAGE, "show: ID is a record's number, such as 12");
 	int code = configure(call, &config);
 	if (code != EX_OK)
@@ -237,6 +255,14 @@ static void print_help(const struct command *command)
 	             command->summary, CONFIG_DEFAULT_FILE, CONFIG_DEFAULT_SPOOL, command->help);
 }
 
+/* What could not be written is no success. */
+static int finish_output(int code)
+{
+	if (fflush(stdout) != 0 || ferror(stdout))
+		return complain(code == EX_OK ? EX_IOERR : code, "cannot write to standard output");
+	return code;
+}
+
 static int misuse(const struct command *command)
 {
 	(void)fprintf(stderr, "reconify-agent: see 'reconify-agent %s --help'\n", command->name);
@@ -274,7 +300,7 @@ static int perform(const struct command *command, int argc, char **argv)
 			break;
 		case 'h':
 			print_help(command);
-			return EX_OK;
+			return finish_output(EX_OK);
 		case 'j':
 			call.json = true;
 			break;
@@ -308,19 +334,15 @@ int main(int argc, char **argv)
 	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
 	    strcmp(argv[1], "help") == 0) {
 		print_usage(stdout);
-		return EX_OK;
+		return finish_output(EX_OK);
 	}
 	if (strcmp(argv[1], "--version") == 0) {
 		(void)printf("reconify-agent %s (SQLite %s)\n", RECONIFY_VERSION, spool_sqlite_version());
-		return EX_OK;
+		return finish_output(EX_OK);
 	}
 	for (size_t i = 0; i < COMMAND_COUNT; i++)
-		if (strcmp(argv[1], commands[i].name) == 0) {
-			int code = perform(&commands[i], argc - 1, argv + 1);
-			if (fflush(stdout) != 0 && code == EX_OK)
-				code = EX_IOERR;
-			return code;
-		}
+		if (strcmp(argv[1], commands[i].name) == 0)
+			return finish_output(perform(&commands[i], argc - 1, argv + 1));
 	(void)fprintf(stderr, "reconify-agent: there is no command '%s'; see 'reconify-agent "
 	              "--help'\n", argv[1]);
 	return EX_USAGE;

@@ -116,7 +116,7 @@ void flow_forget(struct ship *ship, struct item *item)
 void flow_try_all_again(struct app *app)
 {
 	app->tried_count = 0;
-	app->tried_id = app->tried_from = 0;
+	app->tried_id = app->tried_from = SPOOL_FIRST_ID;
 }
 
 /* Calls `act` for every item, which may free it. */
@@ -452,7 +452,7 @@ static void probe_failed(struct ship *ship, const struct item *item,
 {
 	struct app *app = &ship->apps[item->app];
 	app->probe_due = longest_interval(ship);
-	app->tried_from = 0;
+	app->tried_from = SPOOL_FIRST_ID;
 	if (judgement->verdict != VERDICT_UNAVAILABLE && judgement->verdict != VERDICT_BUSY)
 		flow_try_all_again(app);
 	else if (judgement->whole)
@@ -538,10 +538,10 @@ void flow_start_over(struct ship *ship)
 			roster_trim(&ship->roster, session);
 		}
 	}
-	ship->frontier = 1;
+	ship->frontier = SPOOL_FIRST_ID;
 	ship->more = true;
 	for (size_t i = 0; i < APP_PLACES; i++)
-		ship->apps[i].more_from = ship->apps[i].held ? 1 : INT64_MAX;
+		ship->apps[i].more_from = ship->apps[i].held ? SPOOL_FIRST_ID : INT64_MAX;
 }
 
 /* --- The pump ----------------------------------------------------------- */
@@ -641,7 +641,9 @@ static void set_apps(struct ship *ship)
 {
 	for (size_t i = 0; i < APP_PLACES; i++) {
 		struct app *app = &ship->apps[i];
-		*app = (struct app){ .name = "", .more_from = INT64_MAX, .probe_due = INT64_MAX };
+		*app = (struct app){ .name = "", .more_from = INT64_MAX, .probe_due = INT64_MAX,
+			             .probe = SPOOL_FIRST_ID };
+		flow_try_all_again(app);
 		if (i == APP_UNKNOWN) {
 			app->held = true;
 			continue;
@@ -676,7 +678,7 @@ struct ship *ship_new(const struct config *config, const struct ship_world *worl
 	}
 	ship->config = config;
 	ship->world = *world;
-	ship->frontier = 1;
+	ship->frontier = SPOOL_FIRST_ID;
 	ship->more = true;
 	ship->next_due = INT64_MAX;
 	ship->last_delivered_at = -1;
@@ -727,7 +729,7 @@ void ship_try_now(struct ship *ship)
 		if (ship->apps[i].probe_due != INT64_MAX)
 			ship->apps[i].probe_due = time;
 	ship->storage_retry = time;
-	ship->frontier = 1; /* a person may have put rows back under old ids */
+	ship->frontier = SPOOL_FIRST_ID; /* a person may have put rows back under old ids */
 	ship->more = true;
 	pump(ship);
 }

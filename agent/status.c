@@ -31,6 +31,7 @@ int status_exit_code(enum spool_status status)
 	case SPOOL_FOREIGN:
 	case SPOOL_NEWER:
 	case SPOOL_TOO_BIG:
+	case SPOOL_REFUSED:
 		return EX_DATAERR;
 	}
 	return EX_SOFTWARE;

@@ -1,9 +1,13 @@
--- The spool of reconify-agent: what a producer sees, and the little that the agent
--- keeps beside it. schema/README.md is the producer's manual.
+-- The spool of reconify-agent: what producers write into, and the little that the
+-- agent keeps beside it. schema/README.md is the producer's manual.
 --
--- Works with every sqlite3 from 3.34 on. The agent's own connection runs no
--- triggers: they speak to producers alone, so that a row which cannot be sent is
--- refused at once, with a sentence, to the one who can mend it.
+-- Runs in every sqlite3 from 3.34 on. The agent's own connection fires no triggers:
+-- they speak to producers alone, so that a row which could never be sent is refused
+-- at once, with a sentence, to the one who can mend it; and they count.
+--
+-- A record counts for 128 bytes and the bytes of its text columns but uuid; the
+-- expression that computes this stands here once for NEW, for OLD and for a row, and
+-- must agree with spool/record.c to the byte.
 
 -- What waits to be sent, and only that. Insert here.
 CREATE TABLE interactions (
@@ -11,7 +15,8 @@ CREATE TABLE interactions (
   request_body     TEXT,
   response_body    TEXT,
   request_id       TEXT,
-  request_at       INTEGER DEFAULT (CAST(strftime('%s', 'now') || substr(strftime('%f', 'now'), 4) AS INTEGER)),
+  request_at       INTEGER DEFAULT (
+    CAST(strftime('%s', 'now') || substr(strftime('%f', 'now'), 4) AS INTEGER)),
   response_at      INTEGER,
   session          TEXT,
   session_timeout  INTEGER,
@@ -30,7 +35,8 @@ CREATE TABLE interactions (
   type             TEXT DEFAULT 'chat',
   key              TEXT,
   uuid             TEXT DEFAULT (lower(hex(randomblob(16)))),
-  spooled_at       INTEGER DEFAULT (CAST(strftime('%s', 'now') || substr(strftime('%f', 'now'), 4) AS INTEGER)),
+  spooled_at       INTEGER DEFAULT (
+    CAST(strftime('%s', 'now') || substr(strftime('%f', 'now'), 4) AS INTEGER)),
   id               INTEGER PRIMARY KEY AUTOINCREMENT
 );
 
@@ -73,7 +79,8 @@ CREATE TABLE dead_letters (
 
 -- Where every accepted record went:
 --   accepted = delivered + dead + discarded + dropped + purged + removed + waiting.
--- in_bytes - out_bytes is what waiting and dead rows count for against max_spool.
+-- in_bytes - out_bytes is what waiting and dead rows count for against max_spool;
+-- in_bytes - in_bytes_before is what the record inserted last counts for.
 CREATE TABLE ledger (
   one             INTEGER PRIMARY KEY CHECK (one = 1),
   accepted        INTEGER NOT NULL DEFAULT 0,
@@ -85,9 +92,7 @@ CREATE TABLE ledger (
   removed         INTEGER NOT NULL DEFAULT 0,
   in_bytes        INTEGER NOT NULL DEFAULT 0,
   out_bytes       INTEGER NOT NULL DEFAULT 0,
-  replacing       INTEGER NOT NULL DEFAULT 0, -- rows that the insert under way replaces
-  replacing_bytes INTEGER NOT NULL DEFAULT 0,
-  dropping        INTEGER NOT NULL DEFAULT 0, -- 1 while the oldest rows make room
+  in_bytes_before INTEGER NOT NULL DEFAULT 0,
   max_spool       INTEGER NOT NULL DEFAULT 1073741824,
   max_record      INTEGER NOT NULL DEFAULT 67108864,
   drop_oldest     INTEGER NOT NULL DEFAULT 0
@@ -112,214 +117,162 @@ CREATE TABLE agent_state (
   value TEXT
 ) WITHOUT ROWID;
 
--- A row that can never be sent is refused, also under INSERT OR IGNORE.
+-- A row that could never be sent is refused, also under INSERT OR IGNORE, which
+-- would silently pass over a row that fails a CHECK.
 CREATE TRIGGER interactions_check BEFORE INSERT ON interactions
 BEGIN
   SELECT CASE
-    WHEN NEW.model_id IS NULL AND coalesce(NEW.format, 'bedrock') = 'bedrock' THEN
-      RAISE(ABORT, 'model_id is missing: give the Bedrock modelId')
     WHEN NEW.request_body IS NULL THEN
-      RAISE(ABORT, 'request_body is missing: give the body as it was sent to the model (it may be empty)')
+      RAISE(ABORT, 'request_body is missing: give the body as it was sent, it may be empty')
     WHEN NEW.response_body IS NULL THEN
-      RAISE(ABORT, 'response_body is missing: give the JSON text of the response body')
+      RAISE(ABORT, 'response_body is missing: give the JSON text that the model answered')
     WHEN NOT json_valid(CAST(NEW.response_body AS TEXT)) THEN
-      RAISE(ABORT, 'response_body is not valid JSON')
-    WHEN coalesce(NEW.format, 'bedrock') <> 'bedrock'
-         AND NOT json_valid(CAST(NEW.request_body AS TEXT)) THEN
-      RAISE(ABORT, 'request_body is not valid JSON, which it must be for a format other than bedrock')
-    WHEN coalesce(NEW.format, 'bedrock') <> 'bedrock'
-         AND (NEW.model_id IS NOT NULL OR NEW.request_id IS NOT NULL OR NEW.content_type IS NOT NULL
-              OR NEW.accept IS NOT NULL OR NEW.request_extra IS NOT NULL) THEN
-      RAISE(ABORT, 'model_id, request_id, content_type, accept and request_extra belong to format bedrock alone: leave them NULL')
-    WHEN NEW.request_extra IS NOT NULL AND NOT json_valid(CAST(NEW.request_extra AS TEXT)) THEN
-      RAISE(ABORT, 'request_extra is not valid JSON')
-    WHEN NEW.request_extra IS NOT NULL AND json_type(CAST(NEW.request_extra AS TEXT)) <> 'object' THEN
-      RAISE(ABORT, 'request_extra is not a JSON object')
-    WHEN NEW.request_extra IS NOT NULL AND EXISTS (
-           SELECT 1 FROM json_each(CAST(NEW.request_extra AS TEXT))
-           WHERE key IN ('modelId', 'contentType', 'accept', 'body')) THEN
-      RAISE(ABORT, 'request_extra has a member modelId, contentType, accept or body: these have columns of their own')
-    WHEN NEW.request_at IS NOT NULL AND typeof(NEW.request_at) <> 'integer' THEN
-      RAISE(ABORT, 'request_at is not a whole number: give milliseconds since 1970')
-    WHEN NEW.request_at < 0 THEN
-      RAISE(ABORT, 'request_at is negative: give milliseconds since 1970')
-    WHEN NEW.request_at BETWEEN 1000000000 AND 9999999999
-         AND CAST(strftime('%s', 'now') AS INTEGER) > 978307200 THEN
-      RAISE(ABORT, 'request_at is in seconds: give milliseconds since 1970')
-    WHEN NEW.response_at IS NOT NULL AND typeof(NEW.response_at) <> 'integer' THEN
-      RAISE(ABORT, 'response_at is not a whole number: give milliseconds since 1970')
-    WHEN NEW.response_at < 0 THEN
-      RAISE(ABORT, 'response_at is negative: give milliseconds since 1970')
-    WHEN NEW.response_at BETWEEN 1000000000 AND 9999999999
-         AND CAST(strftime('%s', 'now') AS INTEGER) > 978307200 THEN
-      RAISE(ABORT, 'response_at is in seconds: give milliseconds since 1970')
-    WHEN NEW.spooled_at IS NOT NULL AND typeof(NEW.spooled_at) <> 'integer' THEN
-      RAISE(ABORT, 'spooled_at is not a whole number: give milliseconds since 1970')
-    WHEN NEW.spooled_at < 0 THEN
-      RAISE(ABORT, 'spooled_at is negative: give milliseconds since 1970')
-    WHEN NEW.spooled_at BETWEEN 1000000000 AND 9999999999
-         AND CAST(strftime('%s', 'now') AS INTEGER) > 978307200 THEN
-      RAISE(ABORT, 'spooled_at is in seconds: give milliseconds since 1970')
-    WHEN NEW.session_timeout IS NOT NULL AND typeof(NEW.session_timeout) <> 'integer' THEN
-      RAISE(ABORT, 'session_timeout is not a whole number: give minutes')
-    WHEN NEW.session_timeout < 0 THEN
-      RAISE(ABORT, 'session_timeout is negative: give minutes, 0 or more')
-    WHEN NEW.is_authenticated IS NOT NULL AND (typeof(NEW.is_authenticated) <> 'integer'
-         OR NEW.is_authenticated NOT IN (0, 1)) THEN
+      RAISE(ABORT, 'response_body is not valid JSON: give exactly the text that the model answered')
+    WHEN NEW.request_at IS NOT NULL
+         AND (typeof(NEW.request_at) <> 'integer' OR NEW.request_at < 0) THEN
+      RAISE(ABORT, 'request_at is not a whole number, 0 or more: give milliseconds since 1970')
+    WHEN NEW.response_at IS NOT NULL
+         AND (typeof(NEW.response_at) <> 'integer' OR NEW.response_at < 0) THEN
+      RAISE(ABORT, 'response_at is not a whole number, 0 or more: give milliseconds since 1970')
+    WHEN NEW.spooled_at IS NOT NULL
+         AND (typeof(NEW.spooled_at) <> 'integer' OR NEW.spooled_at < 0) THEN
+      RAISE(ABORT, 'spooled_at is not a whole number, 0 or more: give milliseconds since 1970')
+    -- A clock that stands before 2001 is wrong, and no judge of times.
+    WHEN NEW.request_at BETWEEN 1000000000 AND 10000000000 AND strftime('%Y', 'now') > '2001' THEN
+      RAISE(ABORT, 'request_at looks like seconds: give milliseconds since 1970')
+    WHEN NEW.response_at BETWEEN 1000000000 AND 10000000000 AND strftime('%Y', 'now') > '2001' THEN
+      RAISE(ABORT, 'response_at looks like seconds: give milliseconds since 1970')
+    WHEN NEW.spooled_at BETWEEN 1000000000 AND 10000000000 AND strftime('%Y', 'now') > '2001' THEN
+      RAISE(ABORT, 'spooled_at looks like seconds: give milliseconds since 1970')
+    WHEN NEW.session_timeout IS NOT NULL
+         AND (typeof(NEW.session_timeout) <> 'integer' OR NEW.session_timeout < 0) THEN
+      RAISE(ABORT, 'session_timeout is not a whole number, 0 or more: give minutes')
+    WHEN NEW.is_authenticated NOT IN (0, 1) THEN
       RAISE(ABORT, 'is_authenticated is neither 0 nor 1')
-    WHEN NEW.user_id IS NULL AND NEW.email IS NULL
-         AND (NEW.is_authenticated IS NOT NULL OR NEW.first_name IS NOT NULL OR NEW.last_name IS NOT NULL
-              OR NEW.phone IS NOT NULL OR NEW.gender IS NOT NULL) THEN
+    WHEN NEW.user_id IS NULL AND NEW.email IS NULL AND coalesce(NEW.is_authenticated,
+           NEW.first_name, NEW.last_name, NEW.phone, NEW.gender) IS NOT NULL THEN
       RAISE(ABORT, 'user_id or email is needed as soon as any other column about the user is set')
-    WHEN NEW.uuid IS NOT NULL AND (typeof(NEW.uuid) <> 'text' OR length(NEW.uuid) <> 32
-         OR NEW.uuid GLOB '*[^0-9a-f]*') THEN
+    WHEN length(CAST(NEW.uuid AS BLOB)) <> 32 OR CAST(NEW.uuid AS TEXT) GLOB '*[^0-9a-f]*' THEN
       RAISE(ABORT, 'uuid is not 32 lower-case hex digits: leave it out, and one is made')
-    WHEN NEW.id > 1000000000000000 THEN
-      RAISE(ABORT, 'id is above 1000000000000000: leave it out, and one is given')
-    WHEN NEW.id < 1 AND NEW.id <> -1 THEN
-      RAISE(ABORT, 'id is below 1: leave it out, and one is given')
-    WHEN EXISTS (SELECT 1 FROM dead_letters WHERE id = NEW.id) THEN
-      RAISE(ABORT, 'id is that of a dead letter: leave it out, and one is given')
+    WHEN CAST(ifnull(NEW.format, 'bedrock') AS TEXT) = 'bedrock' THEN CASE
+      WHEN NEW.model_id IS NULL THEN
+        RAISE(ABORT, 'model_id is missing: give the modelId that was called')
+      WHEN NEW.request_extra IS NULL THEN NULL
+      WHEN NOT json_valid(CAST(NEW.request_extra AS TEXT)) THEN
+        RAISE(ABORT, 'request_extra is not valid JSON: give an object with the other fields of the call')
+      WHEN json_type(CAST(NEW.request_extra AS TEXT)) <> 'object' THEN
+        RAISE(ABORT, 'request_extra is not a JSON object: give an object with the other fields of the call')
+      WHEN EXISTS (SELECT 1 FROM json_each(CAST(NEW.request_extra AS TEXT))
+                   WHERE key IN ('modelId', 'contentType', 'accept', 'body')) THEN
+        RAISE(ABORT, 'request_extra has a member modelId, contentType, accept or body: these have columns of their own')
+      END
+    WHEN NOT json_valid(CAST(NEW.request_body AS TEXT)) THEN
+      RAISE(ABORT, 'request_body is not valid JSON, as every format but bedrock requires')
+    WHEN coalesce(NEW.model_id, NEW.request_id, NEW.content_type, NEW.accept,
+                  NEW.request_extra) IS NOT NULL THEN
+      RAISE(ABORT, 'model_id, request_id, content_type, accept and request_extra belong to format bedrock: leave them NULL')
   END;
-  SELECT CASE
-    WHEN bytes > max_record THEN
-      RAISE(ABORT, 'the record is larger than max_record')
-    WHEN bytes > max_spool THEN
-      RAISE(ABORT, 'the record is larger than max_spool')
-    WHEN NOT drop_oldest AND in_bytes - out_bytes + bytes > max_spool THEN
-      RAISE(ABORT, 'the spool is full (max_spool): see reconify-agent status')
-    END
-  FROM ledger, (SELECT
-         128
-         + coalesce(length(CAST(NEW.model_id AS BLOB)), 0) + coalesce(length(CAST(NEW.request_body AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.response_body AS BLOB)), 0) + coalesce(length(CAST(NEW.request_id AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.session AS BLOB)), 0) + coalesce(length(CAST(NEW.user_id AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.first_name AS BLOB)), 0) + coalesce(length(CAST(NEW.last_name AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.email AS BLOB)), 0) + coalesce(length(CAST(NEW.phone AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.gender AS BLOB)), 0) + coalesce(length(CAST(NEW.content_type AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.accept AS BLOB)), 0) + coalesce(length(CAST(NEW.request_extra AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.app AS BLOB)), 0) + coalesce(length(CAST(NEW.format AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.type AS BLOB)), 0) + coalesce(length(CAST(NEW.key AS BLOB)), 0) AS bytes);
 END;
 
--- A key that belongs to a dead letter, or to a record delivered in the last 24
--- hours, is refused: a plain INSERT fails, INSERT OR IGNORE passes over the row.
--- (In a trigger the outer statement's conflict rule holds, so that this insert,
--- which conflicts by construction, fails, is ignored or replaces accordingly.)
+-- A key that belongs to a dead letter, or to a record delivered in the last 24 hours,
+-- is refused, but passed over under INSERT OR IGNORE. Which of them it is shows in an
+-- insert that conflicts by construction: the outer statement's OR prevails over ours.
 CREATE TRIGGER interactions_known_key BEFORE INSERT ON interactions
-WHEN NEW.key IS NOT NULL AND EXISTS (
-  SELECT 1 FROM known_keys WHERE key = NEW.key AND (delivered_at IS NULL
-    OR delivered_at > (CAST(strftime('%s', 'now') || substr(strftime('%f', 'now'), 4) AS INTEGER)) - 86400000))
+WHEN EXISTS (SELECT 1 FROM known_keys WHERE key = NEW.key
+             AND (delivered_at IS NULL OR delivered_at >
+                  CAST(strftime('%s', 'now') || substr(strftime('%f', 'now'), 4) AS INTEGER) - 86400000))
 BEGIN
-  INSERT INTO known_keys (key, delivered_at)
-    SELECT key, delivered_at FROM known_keys WHERE key = NEW.key;
+  INSERT OR REPLACE INTO known_keys SELECT * FROM known_keys WHERE key = NEW.key;
   SELECT CASE changes() WHEN 0 THEN RAISE(IGNORE) ELSE
-    RAISE(ABORT, 'key is that of a dead letter, or was delivered in the last 24 hours') END;
+    RAISE(ABORT, 'key is that of a dead letter, or of a record delivered in the last 24 hours') END;
 END;
 
--- INSERT OR REPLACE takes a waiting row away without a word: it is noted here and
--- counted below, where the new row is known to have gone in.
-CREATE TRIGGER interactions_note_replaced BEFORE INSERT ON interactions
-WHEN (NEW.key IS NOT NULL AND EXISTS (SELECT 1 FROM interactions WHERE key = NEW.key))
+-- INSERT OR REPLACE takes a waiting row away without a word to any trigger: so it is
+-- deleted beforehand, which counts it. Only under OR REPLACE does the insert into the
+-- ledger, which conflicts by construction, change a row (to what it was).
+CREATE TRIGGER interactions_replace BEFORE INSERT ON interactions
+WHEN EXISTS (SELECT 1 FROM interactions WHERE key = NEW.key)
   OR EXISTS (SELECT 1 FROM interactions WHERE id = NEW.id)
-  OR (SELECT replacing FROM ledger)
 BEGIN
-  UPDATE ledger SET (replacing, replacing_bytes) = (SELECT count(*), coalesce(sum(
-         128
-         + coalesce(length(CAST(model_id AS BLOB)), 0) + coalesce(length(CAST(request_body AS BLOB)), 0)
-         + coalesce(length(CAST(response_body AS BLOB)), 0) + coalesce(length(CAST(request_id AS BLOB)), 0)
-         + coalesce(length(CAST(session AS BLOB)), 0) + coalesce(length(CAST(user_id AS BLOB)), 0)
-         + coalesce(length(CAST(first_name AS BLOB)), 0) + coalesce(length(CAST(last_name AS BLOB)), 0)
-         + coalesce(length(CAST(email AS BLOB)), 0) + coalesce(length(CAST(phone AS BLOB)), 0)
-         + coalesce(length(CAST(gender AS BLOB)), 0) + coalesce(length(CAST(content_type AS BLOB)), 0)
-         + coalesce(length(CAST(accept AS BLOB)), 0) + coalesce(length(CAST(request_extra AS BLOB)), 0)
-         + coalesce(length(CAST(app AS BLOB)), 0) + coalesce(length(CAST(format AS BLOB)), 0)
-         + coalesce(length(CAST(type AS BLOB)), 0) + coalesce(length(CAST(key AS BLOB)), 0)), 0)
-    FROM interactions WHERE id = NEW.id OR key = NEW.key);
+  INSERT OR IGNORE INTO ledger SELECT * FROM ledger;
+  DELETE FROM interactions WHERE changes() = 1 AND (id = NEW.id OR key = NEW.key);
 END;
 
--- With when_full = drop-oldest the oldest waiting rows make room.
-CREATE TRIGGER interactions_drop_oldest BEFORE INSERT ON interactions
-WHEN (SELECT drop_oldest AND in_bytes - out_bytes
-         + 128
-         + coalesce(length(CAST(NEW.model_id AS BLOB)), 0) + coalesce(length(CAST(NEW.request_body AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.response_body AS BLOB)), 0) + coalesce(length(CAST(NEW.request_id AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.session AS BLOB)), 0) + coalesce(length(CAST(NEW.user_id AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.first_name AS BLOB)), 0) + coalesce(length(CAST(NEW.last_name AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.email AS BLOB)), 0) + coalesce(length(CAST(NEW.phone AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.gender AS BLOB)), 0) + coalesce(length(CAST(NEW.content_type AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.accept AS BLOB)), 0) + coalesce(length(CAST(NEW.request_extra AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.app AS BLOB)), 0) + coalesce(length(CAST(NEW.format AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.type AS BLOB)), 0) + coalesce(length(CAST(NEW.key AS BLOB)), 0)
-         > max_spool FROM ledger)
-BEGIN
-  UPDATE ledger SET dropping = 1;
-  DELETE FROM interactions WHERE id <= (
-    SELECT coalesce(min(CASE WHEN freed >= needed THEN id END), max(id)) FROM (
-      SELECT id, sum(
-         128
-         + coalesce(length(CAST(model_id AS BLOB)), 0) + coalesce(length(CAST(request_body AS BLOB)), 0)
-         + coalesce(length(CAST(response_body AS BLOB)), 0) + coalesce(length(CAST(request_id AS BLOB)), 0)
-         + coalesce(length(CAST(session AS BLOB)), 0) + coalesce(length(CAST(user_id AS BLOB)), 0)
-         + coalesce(length(CAST(first_name AS BLOB)), 0) + coalesce(length(CAST(last_name AS BLOB)), 0)
-         + coalesce(length(CAST(email AS BLOB)), 0) + coalesce(length(CAST(phone AS BLOB)), 0)
-         + coalesce(length(CAST(gender AS BLOB)), 0) + coalesce(length(CAST(content_type AS BLOB)), 0)
-         + coalesce(length(CAST(accept AS BLOB)), 0) + coalesce(length(CAST(request_extra AS BLOB)), 0)
-         + coalesce(length(CAST(app AS BLOB)), 0) + coalesce(length(CAST(format AS BLOB)), 0)
-         + coalesce(length(CAST(type AS BLOB)), 0) + coalesce(length(CAST(key AS BLOB)), 0)) OVER (ORDER BY id) AS freed
-      FROM interactions),
-      (SELECT in_bytes - out_bytes - max_spool
-         + 128
-         + coalesce(length(CAST(NEW.model_id AS BLOB)), 0) + coalesce(length(CAST(NEW.request_body AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.response_body AS BLOB)), 0) + coalesce(length(CAST(NEW.request_id AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.session AS BLOB)), 0) + coalesce(length(CAST(NEW.user_id AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.first_name AS BLOB)), 0) + coalesce(length(CAST(NEW.last_name AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.email AS BLOB)), 0) + coalesce(length(CAST(NEW.phone AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.gender AS BLOB)), 0) + coalesce(length(CAST(NEW.content_type AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.accept AS BLOB)), 0) + coalesce(length(CAST(NEW.request_extra AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.app AS BLOB)), 0) + coalesce(length(CAST(NEW.format AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.type AS BLOB)), 0) + coalesce(length(CAST(NEW.key AS BLOB)), 0) AS needed
-       FROM ledger));
-  UPDATE ledger SET dropping = 0;
-END;
-
+-- Here the id is known, and that the row went in.
 CREATE TRIGGER interactions_count AFTER INSERT ON interactions
 BEGIN
   UPDATE ledger SET
     accepted = accepted + 1,
-    in_bytes = in_bytes
-         + 128
-         + coalesce(length(CAST(NEW.model_id AS BLOB)), 0) + coalesce(length(CAST(NEW.request_body AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.response_body AS BLOB)), 0) + coalesce(length(CAST(NEW.request_id AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.session AS BLOB)), 0) + coalesce(length(CAST(NEW.user_id AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.first_name AS BLOB)), 0) + coalesce(length(CAST(NEW.last_name AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.email AS BLOB)), 0) + coalesce(length(CAST(NEW.phone AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.gender AS BLOB)), 0) + coalesce(length(CAST(NEW.content_type AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.accept AS BLOB)), 0) + coalesce(length(CAST(NEW.request_extra AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.app AS BLOB)), 0) + coalesce(length(CAST(NEW.format AS BLOB)), 0)
-         + coalesce(length(CAST(NEW.type AS BLOB)), 0) + coalesce(length(CAST(NEW.key AS BLOB)), 0),
-    removed = removed + replacing,
-    out_bytes = out_bytes + replacing_bytes,
-    replacing = 0,
-    replacing_bytes = 0;
+    in_bytes_before = in_bytes,
+    in_bytes = in_bytes + 128
+    + length(CAST(ifnull(NEW.request_body, '') AS BLOB))
+    + length(CAST(ifnull(NEW.response_body, '') AS BLOB))
+    + length(CAST(ifnull(NEW.model_id, '') || ifnull(NEW.request_id, '') ||
+                  ifnull(NEW.session, '') || ifnull(NEW.user_id, '') ||
+                  ifnull(NEW.first_name, '') || ifnull(NEW.last_name, '') ||
+                  ifnull(NEW.email, '') || ifnull(NEW.phone, '') || ifnull(NEW.gender, '') ||
+                  ifnull(NEW.content_type, '') || ifnull(NEW.accept, '') ||
+                  ifnull(NEW.request_extra, '') || ifnull(NEW.key, '') ||
+                  ifnull(NEW.app, 'default') || ifnull(NEW.format, 'bedrock') ||
+                  ifnull(NEW.type, 'chat') AS BLOB));
+
+  SELECT CASE
+    WHEN NEW.id NOT BETWEEN 1 AND 1000000000000000 THEN
+      RAISE(ABORT, 'id is below 1 or above 1000000000000000: leave it out, and one is given')
+    WHEN EXISTS (SELECT 1 FROM dead_letters WHERE id = NEW.id) THEN
+      RAISE(ABORT, 'id is that of a dead letter: leave it out, and one is given')
+    WHEN in_bytes - in_bytes_before > max_record THEN
+      RAISE(ABORT, 'the record is larger than max_record: reconify-agent status shows the limits')
+    WHEN in_bytes - in_bytes_before > max_spool THEN
+      RAISE(ABORT, 'the record is larger than max_spool: reconify-agent status shows the limits')
+    END
+  FROM ledger;
+
+  -- With when_full = drop-oldest the oldest waiting rows make room, as many as needed:
+  -- the walk over them ends with the one that frees the last byte in excess.
+  DELETE FROM interactions
+  WHERE id <> NEW.id AND id <= (
+    SELECT CASE WHEN drop_oldest AND in_bytes - out_bytes > max_spool THEN (
+      WITH RECURSIVE oldest (id, excess) AS (
+        SELECT 0, in_bytes - out_bytes - max_spool
+        UNION ALL
+        SELECT row.id, excess - (128
+          + length(CAST(ifnull(row.request_body, '') AS BLOB))
+          + length(CAST(ifnull(row.response_body, '') AS BLOB))
+          + length(CAST(ifnull(row.model_id, '') || ifnull(row.request_id, '') ||
+                        ifnull(row.session, '') || ifnull(row.user_id, '') ||
+                        ifnull(row.first_name, '') || ifnull(row.last_name, '') ||
+                        ifnull(row.email, '') || ifnull(row.phone, '') ||
+                        ifnull(row.gender, '') || ifnull(row.content_type, '') ||
+                        ifnull(row.accept, '') || ifnull(row.request_extra, '') ||
+                        ifnull(row.key, '') || ifnull(row.app, '') || ifnull(row.format, '') ||
+                        ifnull(row.type, '') AS BLOB)))
+        FROM oldest CROSS JOIN interactions AS row
+          ON row.id = (SELECT min(id) FROM interactions WHERE id > oldest.id AND id <> NEW.id)
+        WHERE excess > 0)
+      SELECT max(id) FROM oldest) END
+    FROM ledger);
+  UPDATE ledger SET removed = removed - changes(), dropped = dropped + changes()
+  WHERE changes() > 0;
+
+  SELECT RAISE(ABORT, 'the spool is full (max_spool), and the record was not accepted: see reconify-agent status')
+  FROM ledger WHERE in_bytes - out_bytes > max_spool;
 END;
 
 -- NULL in an optional column means its default, given or left out.
 CREATE TRIGGER interactions_defaults AFTER INSERT ON interactions
-WHEN NEW.uuid IS NULL OR NEW.request_at IS NULL OR NEW.spooled_at IS NULL
+WHEN typeof(NEW.uuid) <> 'text' OR NEW.request_at IS NULL OR NEW.spooled_at IS NULL
   OR NEW.app IS NULL OR NEW.format IS NULL OR NEW.type IS NULL
 BEGIN
-  UPDATE ledger SET in_bytes = in_bytes
-    + CASE WHEN NEW.app IS NULL THEN 7 ELSE 0 END
-    + CASE WHEN NEW.format IS NULL THEN 7 ELSE 0 END
-    + CASE WHEN NEW.type IS NULL THEN 4 ELSE 0 END;
   UPDATE interactions SET
-    uuid = coalesce(uuid, lower(hex(randomblob(16)))),
-    request_at = coalesce(request_at, CAST(strftime('%s', 'now') || substr(strftime('%f', 'now'), 4) AS INTEGER)),
-    spooled_at = coalesce(spooled_at, CAST(strftime('%s', 'now') || substr(strftime('%f', 'now'), 4) AS INTEGER)),
-    app = coalesce(app, 'default'),
-    format = coalesce(format, 'bedrock'),
-    type = coalesce(type, 'chat')
+    uuid = CAST(ifnull(uuid, lower(hex(randomblob(16)))) AS TEXT),
+    request_at = ifnull(request_at,
+      CAST(strftime('%s', 'now') || substr(strftime('%f', 'now'), 4) AS INTEGER)),
+    spooled_at = ifnull(spooled_at,
+      CAST(strftime('%s', 'now') || substr(strftime('%f', 'now'), 4) AS INTEGER)),
+    app = ifnull(app, 'default'),
+    format = ifnull(format, 'bedrock'),
+    type = ifnull(type, 'chat')
   WHERE id = NEW.id;
 END;
 
@@ -327,19 +280,17 @@ END;
 CREATE TRIGGER interactions_removed AFTER DELETE ON interactions
 BEGIN
   UPDATE ledger SET
-    removed = removed + (dropping = 0),
-    dropped = dropped + (dropping = 1),
-    out_bytes = out_bytes
-         + 128
-         + coalesce(length(CAST(OLD.model_id AS BLOB)), 0) + coalesce(length(CAST(OLD.request_body AS BLOB)), 0)
-         + coalesce(length(CAST(OLD.response_body AS BLOB)), 0) + coalesce(length(CAST(OLD.request_id AS BLOB)), 0)
-         + coalesce(length(CAST(OLD.session AS BLOB)), 0) + coalesce(length(CAST(OLD.user_id AS BLOB)), 0)
-         + coalesce(length(CAST(OLD.first_name AS BLOB)), 0) + coalesce(length(CAST(OLD.last_name AS BLOB)), 0)
-         + coalesce(length(CAST(OLD.email AS BLOB)), 0) + coalesce(length(CAST(OLD.phone AS BLOB)), 0)
-         + coalesce(length(CAST(OLD.gender AS BLOB)), 0) + coalesce(length(CAST(OLD.content_type AS BLOB)), 0)
-         + coalesce(length(CAST(OLD.accept AS BLOB)), 0) + coalesce(length(CAST(OLD.request_extra AS BLOB)), 0)
-         + coalesce(length(CAST(OLD.app AS BLOB)), 0) + coalesce(length(CAST(OLD.format AS BLOB)), 0)
-         + coalesce(length(CAST(OLD.type AS BLOB)), 0) + coalesce(length(CAST(OLD.key AS BLOB)), 0);
+    removed = removed + 1,
+    out_bytes = out_bytes + 128
+    + length(CAST(ifnull(OLD.request_body, '') AS BLOB))
+    + length(CAST(ifnull(OLD.response_body, '') AS BLOB))
+    + length(CAST(ifnull(OLD.model_id, '') || ifnull(OLD.request_id, '') ||
+                  ifnull(OLD.session, '') || ifnull(OLD.user_id, '') ||
+                  ifnull(OLD.first_name, '') || ifnull(OLD.last_name, '') ||
+                  ifnull(OLD.email, '') || ifnull(OLD.phone, '') || ifnull(OLD.gender, '') ||
+                  ifnull(OLD.content_type, '') || ifnull(OLD.accept, '') ||
+                  ifnull(OLD.request_extra, '') || ifnull(OLD.key, '') || ifnull(OLD.app, '') ||
+                  ifnull(OLD.format, '') || ifnull(OLD.type, '') AS BLOB));
 END;
 
 CREATE TRIGGER dead_letters_removed AFTER DELETE ON dead_letters
@@ -347,29 +298,28 @@ BEGIN
   UPDATE ledger SET
     dead = dead - 1,
     removed = removed + 1,
-    out_bytes = out_bytes
-         + 128
-         + coalesce(length(CAST(OLD.model_id AS BLOB)), 0) + coalesce(length(CAST(OLD.request_body AS BLOB)), 0)
-         + coalesce(length(CAST(OLD.response_body AS BLOB)), 0) + coalesce(length(CAST(OLD.request_id AS BLOB)), 0)
-         + coalesce(length(CAST(OLD.session AS BLOB)), 0) + coalesce(length(CAST(OLD.user_id AS BLOB)), 0)
-         + coalesce(length(CAST(OLD.first_name AS BLOB)), 0) + coalesce(length(CAST(OLD.last_name AS BLOB)), 0)
-         + coalesce(length(CAST(OLD.email AS BLOB)), 0) + coalesce(length(CAST(OLD.phone AS BLOB)), 0)
-         + coalesce(length(CAST(OLD.gender AS BLOB)), 0) + coalesce(length(CAST(OLD.content_type AS BLOB)), 0)
-         + coalesce(length(CAST(OLD.accept AS BLOB)), 0) + coalesce(length(CAST(OLD.request_extra AS BLOB)), 0)
-         + coalesce(length(CAST(OLD.app AS BLOB)), 0) + coalesce(length(CAST(OLD.format AS BLOB)), 0)
-         + coalesce(length(CAST(OLD.type AS BLOB)), 0) + coalesce(length(CAST(OLD.key AS BLOB)), 0);
+    out_bytes = out_bytes + 128
+    + length(CAST(ifnull(OLD.request_body, '') AS BLOB))
+    + length(CAST(ifnull(OLD.response_body, '') AS BLOB))
+    + length(CAST(ifnull(OLD.model_id, '') || ifnull(OLD.request_id, '') ||
+                  ifnull(OLD.session, '') || ifnull(OLD.user_id, '') ||
+                  ifnull(OLD.first_name, '') || ifnull(OLD.last_name, '') ||
+                  ifnull(OLD.email, '') || ifnull(OLD.phone, '') || ifnull(OLD.gender, '') ||
+                  ifnull(OLD.content_type, '') || ifnull(OLD.accept, '') ||
+                  ifnull(OLD.request_extra, '') || ifnull(OLD.key, '') || ifnull(OLD.app, '') ||
+                  ifnull(OLD.format, '') || ifnull(OLD.type, '') AS BLOB));
   DELETE FROM known_keys WHERE key = OLD.key AND delivered_at IS NULL;
 END;
 
--- Nothing is sent altered: an accepted record is never changed.
+-- An accepted record is sent as it was accepted. Only its defaults are filled in.
 CREATE TRIGGER interactions_unchangeable BEFORE UPDATE ON interactions
-WHEN OLD.uuid IS NOT NULL AND OLD.request_at IS NOT NULL AND OLD.spooled_at IS NOT NULL
+WHEN typeof(OLD.uuid) = 'text' AND OLD.request_at IS NOT NULL AND OLD.spooled_at IS NOT NULL
   AND OLD.app IS NOT NULL AND OLD.format IS NOT NULL AND OLD.type IS NOT NULL
 BEGIN
-  SELECT RAISE(ABORT, 'an accepted record cannot be changed: delete it, then insert it anew');
+  SELECT RAISE(ABORT, 'a spooled record cannot be changed: delete it, and insert it anew');
 END;
 
 CREATE TRIGGER dead_letters_unchangeable BEFORE UPDATE ON dead_letters
 BEGIN
-  SELECT RAISE(ABORT, 'a dead letter cannot be changed: delete it, or retry it');
+  SELECT RAISE(ABORT, 'a dead letter cannot be changed: see reconify-agent retry and discard');
 END;

@@ -29,6 +29,14 @@ static enum spool_status run_for_row(struct spool *spool, enum query query,
 	return bound != NULL ? spool_finish(spool, bound) : spool->error.status;
 }
 
+/* What is only convenient, or only for the books, must not keep a fate from being
+ * written down: where the file's tables were tampered with, it is left out. A
+ * single statement that is refused leaves the transaction as it was. */
+static enum spool_status forgive(enum spool_status status)
+{
+	return status == SPOOL_REFUSED ? SPOOL_OK : status;
+}
+
 static enum spool_status forget_attempts(struct spool *spool, int64_t id)
 {
 	sqlite3_stmt *bound = spool_statement(spool, FORGET_ATTEMPTS);
@@ -44,16 +52,21 @@ static enum spool_status apply_delivered(struct spool *spool, struct spool_chang
 	enum spool_status status = SPOOL_OK;
 	if (change->keyed) {
 		sqlite3_stmt *remember = statement_for_row(spool, REMEMBER_KEY, change);
-		if (remember == NULL)
-			return spool->error.status;
-		(void)sqlite3_bind_int64(remember, 3, wall);
-		status = spool_finish(spool, remember);
+		status = spool->error.status;
+		if (remember != NULL) {
+			(void)sqlite3_bind_int64(remember, 3, wall);
+			status = spool_finish(spool, remember);
+		}
+		status = forgive(status);
 	}
 	if (status == SPOOL_OK && change->attempts > 0)
-		status = forget_attempts(spool, change->id);
+		status = forgive(forget_attempts(spool, change->id));
 	if (status == SPOOL_OK)
 		status = run_for_row(spool, REMOVE, change);
+	change->refused = status == SPOOL_REFUSED;
 	change->missed = status == SPOOL_OK && sqlite3_changes(spool->db) == 0;
+	if (change->refused)
+		return SPOOL_OK;
 	if (status == SPOOL_OK && !change->missed) {
 		tally->delivered++;
 		tally->out_bytes += change->bytes;
@@ -94,11 +107,9 @@ static enum spool_status still_waits(struct spool *spool, const struct spool_cha
 	                                (record.uuid.size == RECORD_UUID_SIZE &&
 	                                 memcmp(record.uuid.bytes, change->uuid,
 	                                        RECORD_UUID_SIZE) == 0));
-	if (status == SPOOL_OK || status == SPOOL_END) {
+	if (status == SPOOL_OK)
 		(void)sqlite3_reset(row);
-		status = SPOOL_OK;
-	}
-	return status;
+	return status == SPOOL_END ? SPOOL_OK : status;
 }
 
 static enum spool_status apply_dead(struct spool *spool, struct spool_change *change,
@@ -114,15 +125,21 @@ static enum spool_status apply_dead(struct spool *spool, struct spool_change *ch
 	if (status == SPOOL_OK && sqlite3_changes(spool->db) == 0)
 		status = bury(spool, BURY_UNDER_NEW_ID, change, reason, wall);
 	bool buried = status == SPOOL_OK && sqlite3_changes(spool->db) == 1;
-	if (status == SPOOL_OK && !buried)
-		status = still_waits(spool, change, &change->refused);
-	change->missed = !buried && !change->refused;
+	status = forgive(status);
 	if (buried)
-		status = run_for_row(spool, HOLD_KEY, change);
+		status = forgive(run_for_row(spool, HOLD_KEY, change));
 	if (buried && status == SPOOL_OK)
-		status = forget_attempts(spool, change->id);
+		status = forgive(forget_attempts(spool, change->id));
 	if (buried && status == SPOOL_OK)
 		status = run_for_row(spool, REMOVE, change);
+	if (buried && status == SPOOL_REFUSED) {
+		/* Not in two places at once. */
+		buried = false;
+		status = forgive(run_for_row(spool, REMOVE_DEAD, change));
+	}
+	if (status == SPOOL_OK && !buried)
+		status = still_waits(spool, change, &change->refused);
+	change->missed = status == SPOOL_OK && !buried && !change->refused;
 	(void)sqlite3_limit(spool->db, SQLITE_LIMIT_LENGTH, spool->row_limit);
 	if (buried && status == SPOOL_OK)
 		tally->dead++;
@@ -208,6 +225,17 @@ static enum spool_status sweep_keys(struct spool *spool, int64_t wall)
 	return spool_finish(spool, bound);
 }
 
+static enum spool_status count_fates(struct spool *spool, const struct tally *tally)
+{
+	sqlite3_stmt *bound = spool_statement(spool, COUNT_FATES);
+	if (bound == NULL)
+		return spool->error.status;
+	(void)sqlite3_bind_int64(bound, 1, tally->delivered);
+	(void)sqlite3_bind_int64(bound, 2, tally->dead);
+	(void)sqlite3_bind_int64(bound, 3, tally->out_bytes);
+	return spool_finish(spool, bound);
+}
+
 static enum spool_status apply_all(struct spool *spool, struct spool_change *changes,
                                    size_t count, int64_t wall)
 {
@@ -218,21 +246,14 @@ static enum spool_status apply_all(struct spool *spool, struct spool_change *cha
 		return status;
 	for (size_t i = 0; status == SPOOL_OK && i < count; i++) {
 		status = apply_one(spool, &changes[i], wall, &tally);
+		if (changes[i].kind != CHANGE_DELIVERED && changes[i].kind != CHANGE_DEAD)
+			status = forgive(status);
 		keyed = keyed || changes[i].keyed;
 	}
 	if (status == SPOOL_OK && keyed)
-		status = sweep_keys(spool, wall);
-	if (status == SPOOL_OK && (tally.delivered != 0 || tally.dead != 0)) {
-		sqlite3_stmt *fates = spool_statement(spool, COUNT_FATES);
-		if (fates == NULL) {
-			status = spool->error.status;
-		} else {
-			(void)sqlite3_bind_int64(fates, 1, tally.delivered);
-			(void)sqlite3_bind_int64(fates, 2, tally.dead);
-			(void)sqlite3_bind_int64(fates, 3, tally.out_bytes);
-			status = spool_finish(spool, fates);
-		}
-	}
+		status = forgive(sweep_keys(spool, wall));
+	if (status == SPOOL_OK && (tally.delivered != 0 || tally.dead != 0))
+		status = forgive(count_fates(spool, &tally));
 	if (status == SPOOL_OK)
 		status = spool_run(spool, COMMIT);
 	if (status == SPOOL_OK) {

@@ -26,7 +26,7 @@
 #define DEAD_COLUMNS COLUMNS ", reason, http_status, attempts, died_at, server_said"
 /* A row is itself when id and uuid agree: after a power cut SQLite may give an
  * id out again that a less careful producer lost. */
-#define SAME_ROW " WHERE id = ?1 AND (?2 = '' OR uuid = ?2)"
+#define SAME_ROW " WHERE id = ?1 AND (?2 = '' OR CAST(uuid AS TEXT) = ?2)"
 
 static const char *const query_sql[QUERY_COUNT] = {
 	[BEGIN_READ] = "BEGIN",
@@ -119,6 +119,12 @@ enum spool_status spool_explain(struct spool_error *error, const char *path, sql
 		    "%s: no permission to write (file, its -wal and -shm, and folder must be "
 		    "writable for the agent's user; or the file system is read-only)", path);
 		break;
+	case SQLITE_ERROR:
+	case SQLITE_CONSTRAINT:
+	case SQLITE_MISMATCH:
+		spool_say(error, SPOOL_REFUSED, "%s: its tables are not as the agent made them (%s); see "
+		    "'reconify-agent check'", path, db != NULL ? sqlite3_errmsg(db) : "no connection");
+		break;
 	case SQLITE_TOOBIG:
 		spool_say(error, SPOOL_TOO_BIG, "%s: a record is larger than max_record", path);
 		break;
@@ -161,12 +167,7 @@ sqlite3_stmt *spool_statement(struct spool *spool, enum query query)
 	                            slot, NULL);
 	if (rc == SQLITE_OK)
 		return *slot;
-	if ((rc & 0xff) == SQLITE_ERROR)
-		spool_say(&spool->error, SPOOL_DAMAGED,
-		    "%s: its tables are not those of a spool (%s); see 'reconify-agent check'",
-		    spool->path, sqlite3_errmsg(spool->db));
-	else
-		(void)spool_fail(spool, rc);
+	(void)spool_fail(spool, rc);
 	return NULL;
 }
 
@@ -442,7 +443,7 @@ enum spool_status spool_read_ledger(struct spool *spool, int patience_ms,
 	if (status == SPOOL_OK)
 		status = one_number(spool, OLDEST, -1, &ledger->oldest_at);
 	if (status == SPOOL_OK)
-		status = one_number(spool, LAST, 0, &ledger->last_id);
+		status = one_number(spool, LAST, SPOOL_FIRST_ID, &ledger->last_id);
 	if (status == SPOOL_OK) {
 		ledger->waiting = ledger->accepted - ledger->delivered - ledger->dead -
 		                  ledger->discarded - ledger->dropped - ledger->purged -

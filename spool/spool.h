@@ -25,8 +25,14 @@ enum spool_status {
 	SPOOL_DENIED,     /* permission, or a read-only file system */
 	SPOOL_FOREIGN,    /* a file, but not a spool of ours */
 	SPOOL_NEWER,      /* written by a newer version of the program */
-	SPOOL_TOO_BIG     /* this row is larger than the limit given at opening */
+	SPOOL_TOO_BIG,    /* this row is larger than the limit given at opening */
+	SPOOL_REFUSED     /* something that a program put into the file, or took out of it, keeps
+	                     SQLite from doing this one thing; others may work */
 };
+
+/* Below every id. Producers' own are refused below 1, but may be there all the
+ * same, written past the triggers. */
+#define SPOOL_FIRST_ID INT64_MIN
 
 /* A failure, in words: what happened, to which file, and what can be done.
  * Quotes no record. */
@@ -114,8 +120,8 @@ struct spool_change {
 	size_t server_said_size;
 	const char *name, *value;        /* NOTE */
 	bool missed;                     /* out: the row is gone, or another one now */
-	bool refused;                    /* out: DEAD, and a producer's doing in the file keeps
-	                                    dead_letters from taking it; the row stays waiting */
+	bool refused;                    /* out: somebody's doing in the file keeps the row from
+	                                    being moved or deleted; it stays where it is */
 };
 
 /* Applies `count` changes in one transaction: all or, on any failure, none. A
@@ -138,7 +144,7 @@ struct spool_ledger {
 	bool counted;          /* the rows were counted; false: too many for `patience` */
 	bool balanced;         /* the sum is right, and so are the counts where counted */
 	int64_t oldest_at;     /* spooled_at of the first waiting row, -1: none */
-	int64_t last_id;       /* of the last waiting row, 0: none */
+	int64_t last_id;       /* of the last waiting row, SPOOL_FIRST_ID: none */
 };
 
 /* Reads the ledger, and counts rows for at most `patience` ms. */
