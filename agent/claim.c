@@ -198,6 +198,10 @@ void claim_accept(struct ship *ship, struct job *job)
 	verdicts_written(ship, job->settled);
 	if (job->reopened) {
 		flow_say(ship, LOG_WARNING, "the spool's file was replaced by another; going on with that");
+		if (job->abandoned)
+			flow_say(ship, LOG_ERROR, "the spool's file was deleted while records were in it that "
+			         "cannot be sent now (their app is held, or they fail): these are lost with "
+			         "that file");
 		flow_start_over(ship);
 	}
 	if (job->load_count > 0 || job->scan != SCAN_NOTHING)
@@ -457,7 +461,7 @@ void claim_next(struct ship *ship)
 	struct job *job = ship->job;
 	memset(job, 0, offsetof(struct job, entries));
 	job->entry_count = 0;
-	job->end = job->reopened = false;
+	job->end = job->reopened = job->abandoned = false;
 	job->next = 0;
 	job->need = 0;
 	job->unknown_count = 0;
@@ -468,6 +472,9 @@ void claim_next(struct ship *ship)
 	bool settles = prepare_settle(ship);
 	prepare_load(ship);
 	prepare_scan(ship);
+	job->leave = ship->breaker.state == DESTINATION_UP && ship->roster.flying.count == 0 &&
+	             ship->roster.ready.count + ship->roster.cold.count == 0 &&
+	             ship->roster.hungry == NULL;
 	job->touch = ship->storage != SPOOL_OK;
 	if (!settles && job->load_count == 0 && job->scan == SCAN_NOTHING && !job->touch)
 		return;

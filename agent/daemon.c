@@ -20,6 +20,7 @@
 
 #define ROW_SLACK (1 << 20) /* rows a little over max_record can still be looked at */
 #define WATCH_INTERVAL_MS 200
+#define DESCRIPTORS_MIN 40
 
 int daemon_configure(const struct daemon_call *call, struct config **config, char **error)
 {
@@ -63,6 +64,26 @@ static int complain(int code, const char *subject, const char *problem)
 {
 	(void)fprintf(stderr, "reconify-agent: %s%s\n", subject, problem);
 	return code;
+}
+
+/* libuv and libcurl end badly where descriptors run out, so they are counted
+ * before. */
+static int need_descriptors(const struct config *config)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+		return EX_OK;
+	rlim_t wanted = (rlim_t)config->connections * 4 + 64;
+	if (limit.rlim_cur < wanted) {
+		limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
+		(void)setrlimit(RLIMIT_NOFILE, &limit);
+	}
+	if (limit.rlim_cur >= DESCRIPTORS_MIN)
+		return EX_OK;
+	(void)fprintf(stderr, "reconify-agent: only %lu file descriptors are allowed, at least %d "
+	              "are needed: raise the limit (ulimit -n, LimitNOFILE=)\n",
+	              (unsigned long)limit.rlim_cur, DESCRIPTORS_MIN);
+	return EX_OSERR;
 }
 
 /* The endpoint for a log line: a query could hold a secret. */
@@ -125,6 +146,8 @@ int daemon_run(const struct daemon_call *call, struct config *config)
 
 	protect_process();
 	int code = need_url(config);
+	if (code == EX_OK)
+		code = need_descriptors(config);
 	if (code == EX_OK)
 		code = take_spool(config, SPOOL_CREATE, &spool, &lock, &holder);
 	if (code != EX_OK) {
@@ -300,6 +323,8 @@ int daemon_drain(const struct daemon_call *call, struct config *config, bool pro
 		goto end;
 	}
 	code = need_url(config);
+	if (code == EX_OK)
+		code = need_descriptors(config);
 	if (code == EX_OK && drain.last_id != SPOOL_FIRST_ID) {
 		struct log log = log_open(config->log_level < LOG_WARNING ? config->log_level
 		                                                          : LOG_WARNING);

@@ -36,6 +36,8 @@ struct app {
 		char uuid[RECORD_UUID_SIZE + 1];
 	} rejected[REJECTED_MAX];
 	size_t rejected_count;
+	int64_t revived[REJECTED_MAX]; /* the ten that wait again */
+	size_t revived_count;
 };
 
 /* A verdict to be written down. The strings of `change` live in `item`, in

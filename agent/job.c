@@ -222,6 +222,16 @@ static void scan(struct job *job, struct spool *spool)
 			job->next = at;
 			continue;
 		}
+		if (job->read == SPOOL_TOO_BIG) {
+			job->read = SPOOL_OK;
+			struct job_entry *entry = new_entry(job, place.id);
+			entry->state = ENTRY_FAULTY;
+			entry->fault = &fault_too_big;
+			job->entry_count++;
+			job->room_entries--;
+			at = job->next = place.id + 1;
+			continue;
+		}
 		if (job->read != SPOOL_OK)
 			return;
 		step = 1;
@@ -255,14 +265,17 @@ static void scan(struct job *job, struct spool *spool)
 
 /* True while the open file, which the path no longer leads to, still has rows that
  * nobody else could deliver: it has no name any more, or no other took its place. */
-static bool is_needed(struct spool *spool, const char *path, bool orphaned)
+static bool is_needed(struct job *job, struct spool *spool, const char *path, bool orphaned)
 {
 	struct spool_place place;
-	if (!orphaned && access(path, F_OK) == 0)
+	bool other = access(path, F_OK) == 0;
+	if (!orphaned && other)
 		return false;
 	enum spool_status left = spool_next(spool, SPOOL_FIRST_ID, INT64_MAX, &place);
 	spool_end_read(spool);
-	return left == SPOOL_OK || left == SPOOL_BUSY;
+	bool needed = left == SPOOL_OK || left == SPOOL_BUSY;
+	job->abandoned = needed && other && job->leave;
+	return needed && !job->abandoned;
 }
 
 /* Where another file stands at the path, the records are there now. */
@@ -270,7 +283,7 @@ static bool follow_path(struct job *job, struct spool **spool, const char *path)
 {
 	bool orphaned = false;
 	if (*spool != NULL && (!spool_was_replaced(*spool, &orphaned) ||
-	                       is_needed(*spool, path, orphaned)))
+	                       is_needed(job, *spool, path, orphaned)))
 		return true;
 	if (*spool != NULL && job->change_count > 0) {
 		/* Closing the books of the old file; what fails here is sent again should

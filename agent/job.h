@@ -71,6 +71,8 @@ struct job {
 	struct job_skip *skips; /* sorted by session */
 	size_t skip_count;
 	int64_t after;          /* SCAN_APP: rows without a session up to this id, too */
+	bool leave;             /* nothing more of the open file can be sent now: where another
+	                           stands at the path, go over to it */
 	bool touch;             /* nothing else may be left to do: see whether reading works */
 	bool skip_app[APP_PLACES];
 	bool build;             /* build payloads, or only see places */
@@ -81,6 +83,7 @@ struct job {
 	enum spool_status settled, read;
 	struct spool_error error; /* of whichever failed */
 	bool reopened;            /* the file was another one: all that was known is void */
+	bool abandoned;           /* and rows of the old one, which has no name, are given up */
 	struct job_entry entries[JOB_ENTRIES];
 	size_t entry_count;
 	int64_t next;             /* the first id that the scan did not look at */

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define LINE_SIZE 96
@@ -83,6 +84,31 @@ static void write_line(const struct lock *lock, const char *suspect, unsigned cr
 		return;
 }
 
+/* Whatever else stands at that name, a pipe for one, must not hang who opens it. */
+static int open_regular(const char *name, int flags)
+{
+	struct stat about;
+	int file = open(name, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0660);
+	if (file >= 0 && (fstat(file, &about) != 0 || !S_ISREG(about.st_mode))) {
+		(void)close(file);
+		errno = EINVAL;
+		return -1;
+	}
+	return file;
+}
+
+/* Who only looks (lock_holder) has the lock for a moment: that is no holder. */
+static bool take_patiently(int file)
+{
+	const struct timespec moment = { 0, 20000000 };
+	for (int tries = 0; flock(file, LOCK_EX | LOCK_NB) != 0; tries++) {
+		if (errno != EWOULDBLOCK || tries == 10)
+			return false;
+		(void)nanosleep(&moment, NULL);
+	}
+	return true;
+}
+
 enum lock_result lock_take(struct lock *lock, const char *path, pid_t *holder)
 {
 	char name[4200];
@@ -90,10 +116,10 @@ enum lock_result lock_take(struct lock *lock, const char *path, pid_t *holder)
 	*holder = 0;
 	lock_path(name, sizeof name, path);
 	read_boot(lock->boot, sizeof lock->boot);
-	int file = open(name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0660);
+	int file = open_regular(name, O_RDWR | O_CREAT);
 	if (file < 0)
 		return LOCK_FAILED;
-	if (flock(file, LOCK_EX | LOCK_NB) != 0) {
+	if (!take_patiently(file)) {
 		int reason = errno;
 		*holder = (pid_t)read_line(file, NULL);
 		if (*holder <= 0)
@@ -116,7 +142,7 @@ pid_t lock_holder(const char *path)
 {
 	char name[4200];
 	lock_path(name, sizeof name, path);
-	int file = open(name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	int file = open_regular(name, O_RDONLY);
 	if (file < 0)
 		return 0;
 	pid_t pid = 0;

@@ -34,7 +34,8 @@
 #define ANSWER_GRACE 3000     /* ms for answers that are on their way, at the end */
 #define STOP_LIMIT 8000       /* ms until the end comes whatever happens */
 #define REQUEST_SIZE 32
-#define CONNECTIONS_MAX 256
+/* One more than transfers: the slot whose answer is being looked at is not free. */
+#define SLOTS (256 + 1)
 
 struct loop;
 
@@ -42,8 +43,8 @@ struct loop;
 struct slot {
 	struct loop *loop;
 	struct http *http;
-	struct slot *next; /* of the list it is in */
 	bool flying;
+	bool stale; /* of a configuration that was replaced while it flew */
 };
 
 struct watched {
@@ -69,10 +70,11 @@ struct loop {
 	struct config *next_config; /* waits for a moment at which no job runs */
 	struct ship *ship;
 	uv_loop_t uv;
+	bool has_loop, has_locks;
 	int code;
 
 	CURLM *multi;
-	struct slot slots[CONNECTIONS_MAX];
+	struct slot slots[SLOTS];
 	uv_timer_t curl_timer, stuck_timer;
 
 	uv_timer_t alarm, recheck, poll_timer, stop_timer, tick;
@@ -229,7 +231,7 @@ static void on_stuck_check(uv_timer_t *timer);
 
 static struct slot *free_slot(struct loop *loop)
 {
-	for (size_t i = 0; i < CONNECTIONS_MAX; i++)
+	for (size_t i = 0; i < SLOTS; i++)
 		if (!loop->slots[i].flying)
 			return &loop->slots[i];
 	return NULL;
@@ -301,7 +303,7 @@ static void world_post(void *self, const struct ship_post *post)
 
 static struct slot *slot_of(struct loop *loop, const struct http *http)
 {
-	for (size_t i = 0; i < CONNECTIONS_MAX; i++)
+	for (size_t i = 0; i < SLOTS; i++)
 		if (loop->slots[i].http == http)
 			return &loop->slots[i];
 	return NULL;
@@ -317,12 +319,15 @@ static void end_transfer(struct loop *loop, CURL *easy, CURLcode code, bool stuc
 	/* Results first: they are gone with the next start. */
 	http_result(http, code, stuck, &answer);
 	(void)curl_multi_remove_handle(loop->multi, easy);
-	if (slot != NULL)
-		slot->flying = false;
-	void *ticket = http_ticket(http);
-	/* The answer's text lives in `http`, which the flow may start again within this
-	 * call: it has read what it needs by then. */
-	ship_answered(loop->ship, ticket, &answer);
+	ship_answered(loop->ship, http_ticket(http), &answer);
+	if (slot == NULL)
+		return;
+	slot->flying = false;
+	if (slot->stale) {
+		http_free(slot->http);
+		slot->http = NULL;
+		slot->stale = false;
+	}
 }
 
 static void drain_messages(struct loop *loop)
@@ -417,7 +422,7 @@ static void on_stuck_check(uv_timer_t *timer)
 {
 	struct loop *loop = timer->data;
 	size_t flying = 0;
-	for (size_t i = 0; i < CONNECTIONS_MAX; i++) {
+	for (size_t i = 0; i < SLOTS; i++) {
 		struct slot *slot = &loop->slots[i];
 		if (!slot->flying)
 			continue;
@@ -433,7 +438,8 @@ static void on_stuck_check(uv_timer_t *timer)
 /* Drops the idle transfers' settings, which are of an old configuration. */
 static void forget_connections(struct loop *loop)
 {
-	for (size_t i = 0; i < CONNECTIONS_MAX; i++) {
+	for (size_t i = 0; i < SLOTS; i++) {
+		loop->slots[i].stale = loop->slots[i].flying;
 		if (loop->slots[i].flying)
 			continue;
 		http_free(loop->slots[i].http);
@@ -516,6 +522,23 @@ static void watch_folder_of(struct loop *loop, const char *file)
 	free(copy);
 }
 
+/* To watch a folder that is watched already is harmless. */
+static void watch_keys(struct loop *loop)
+{
+	if (loop->notify_file < 0)
+		return;
+	for (size_t i = 0; i < loop->config->app_count; i++) {
+		const struct config_app *app = &loop->config->apps[i];
+		/* Relative ones stand beside the configuration's file. */
+		if (app->app_key_file != NULL && app->app_key_file[0] == '/')
+			watch_folder_of(loop, app->app_key_file);
+		if (app->api_key_file != NULL && app->api_key_file[0] == '/')
+			watch_folder_of(loop, app->api_key_file);
+	}
+	if (loop->config->file != NULL)
+		watch_folder_of(loop, loop->config->file);
+}
+
 /* Watches the folder, for the -wal comes and goes. */
 static void watch_spool(struct loop *loop)
 {
@@ -532,16 +555,7 @@ static void watch_spool(struct loop *loop)
 		loop->spool_watch =
 			inotify_add_watch(loop->notify_file, folder,
 		                          IN_MODIFY | IN_CLOSE_WRITE | IN_MOVED_TO | IN_CREATE);
-		for (size_t i = 0; i < loop->config->app_count; i++) {
-			const struct config_app *app = &loop->config->apps[i];
-			/* Relative ones stand beside the configuration's file. */
-			if (app->app_key_file != NULL && app->app_key_file[0] == '/')
-				watch_folder_of(loop, app->app_key_file);
-			if (app->api_key_file != NULL && app->api_key_file[0] == '/')
-				watch_folder_of(loop, app->api_key_file);
-		}
-		if (loop->config->file != NULL)
-			watch_folder_of(loop, loop->config->file);
+		watch_keys(loop);
 		if (uv_poll_init(&loop->uv, &loop->notify, loop->notify_file) == 0) {
 			loop->notify_open = true;
 			loop->notify.data = loop;
@@ -736,7 +750,7 @@ static void begin_stop(struct loop *loop, int code)
 static void cancel_transfers(struct loop *loop)
 {
 	loop->cancelled = true;
-	for (size_t i = 0; i < CONNECTIONS_MAX; i++) {
+	for (size_t i = 0; i < SLOTS; i++) {
 		if (!loop->slots[i].flying)
 			continue;
 		(void)curl_multi_remove_handle(loop->multi, http_easy(loop->slots[i].http));
@@ -753,6 +767,7 @@ static void go_on(struct loop *loop)
 		loop->config = loop->next_config;
 		loop->next_config = NULL;
 		forget_connections(loop);
+		watch_keys(loop);
 		log_line(&loop->options->log, LOG_INFO, "configuration reloaded");
 	}
 	if (loop->options->last_id != INT64_MAX && !loop->stopping && ship_is_quiet(loop->ship)) {
@@ -825,6 +840,7 @@ static int init(struct loop *loop)
 {
 	if (uv_loop_init(&loop->uv) != 0)
 		return EX_OSERR;
+	loop->has_loop = true;
 	loop->uv.data = loop;
 	init_timer(loop, &loop->curl_timer);
 	init_timer(loop, &loop->stuck_timer);
@@ -834,8 +850,14 @@ static int init(struct loop *loop)
 	init_timer(loop, &loop->stop_timer);
 	init_timer(loop, &loop->tick);
 	loop->timers_open = true;
-	if (uv_async_init(&loop->uv, &loop->done, on_done) != 0 ||
-	    uv_mutex_init(&loop->mutex) != 0 || uv_cond_init(&loop->wanted) != 0)
+	if (uv_mutex_init(&loop->mutex) != 0)
+		return EX_OSERR;
+	if (uv_cond_init(&loop->wanted) != 0) {
+		uv_mutex_destroy(&loop->mutex);
+		return EX_OSERR;
+	}
+	loop->has_locks = true;
+	if (uv_async_init(&loop->uv, &loop->done, on_done) != 0)
 		return EX_OSERR;
 	loop->done.data = loop;
 	init_signals(loop);
@@ -903,15 +925,19 @@ static void finish(struct loop *loop)
 	forget_connections(loop);
 	if (loop->multi != NULL)
 		(void)curl_multi_cleanup(loop->multi);
-	uv_walk(&loop->uv, close_handle, NULL);
-	while (uv_run(&loop->uv, UV_RUN_DEFAULT) != 0) {
+	if (loop->has_loop) {
+		uv_walk(&loop->uv, close_handle, NULL);
+		while (uv_run(&loop->uv, UV_RUN_DEFAULT) != 0) {
+		}
 	}
-	if (uv_loop_close(&loop->uv) != 0)
+	if (loop->has_loop && uv_loop_close(&loop->uv) != 0)
 		log_line(&loop->options->log, LOG_ERROR, "internal: the loop did not close");
 	if (loop->has_worker)
 		(void)uv_thread_join(&loop->worker);
-	uv_cond_destroy(&loop->wanted);
-	uv_mutex_destroy(&loop->mutex);
+	if (loop->has_locks) {
+		uv_cond_destroy(&loop->wanted);
+		uv_mutex_destroy(&loop->mutex);
+	}
 	if (loop->notify_file >= 0)
 		(void)close(loop->notify_file);
 	if (loop->folder >= 0)

@@ -41,7 +41,8 @@ struct report {
 	unsigned failures;               /* tries that failed since it went down */
 	int64_t in_flight;
 	int64_t retrying;                /* records that fail by themselves */
-	int64_t retrying_id;             /* one of them, 0: none */
+	int64_t retrying_id;             /* one of them, or (retrying 0) the one record that speaks
+	                                    against the destination; 0: none */
 	unsigned retrying_attempts;
 	char retrying_reason[REPORT_REASON_SIZE];
 	char storage[REPORT_REASON_SIZE]; /* what is wrong with the spool, "" for nothing */

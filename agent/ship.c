@@ -16,7 +16,11 @@
 #include "agent/flow.h"
 
 #define SERVER_SAID_SIZE 4096
-#define DRAIN_PROBES 3        /* failed tries after which a down destination is "tried" */
+/* A destination that is down counts as tried after so many probes, or when the next
+ * one is further away (ms). */
+#define DRAIN_PROBES 3
+#define DRAIN_PATIENCE 10000
+#define KEY_SIZE_MIN 4        /* a shorter one is found everywhere by chance */
 
 static void pump(struct ship *ship);
 
@@ -82,8 +86,23 @@ void flow_bury(struct ship *ship, struct item *item, const char *code, const cha
 	    sentence);
 }
 
+/* A server may quote what it was sent: keys never get into the spool that way,
+ * not even the part of one at the end of what is kept. */
+static void mask_key(struct item *item, const char *key)
+{
+	size_t length = key != NULL ? strlen(key) : 0;
+	if (length < KEY_SIZE_MIN)
+		return;
+	for (size_t at = 0; at < item->said_size; at++) {
+		size_t left = item->said_size - at;
+		size_t part = left < length ? left : length;
+		if (part >= KEY_SIZE_MIN && memcmp(item->said + at, key, part) == 0)
+			memset(item->said + at, '*', part);
+	}
+}
+
 static void note_failure(struct item *item, const struct answer *answer,
-                         const struct judgement *judgement)
+                         const struct judgement *judgement, const struct config_app *app)
 {
 	item->code = judgement->code;
 	item->sentence = judgement->sentence;
@@ -98,6 +117,8 @@ static void note_failure(struct item *item, const struct answer *answer,
 		if (item->said != NULL) {
 			memcpy(item->said, answer->body, size);
 			item->said_size = size;
+			mask_key(item, app->app_key);
+			mask_key(item, app->api_key);
 		}
 	}
 }
@@ -408,8 +429,18 @@ static void revive(struct ship *ship, struct app *app)
 		*change = (struct spool_change){ .kind = CHANGE_REVIVED, .id = app->rejected[i].id };
 		memcpy(change->uuid, app->rejected[i].uuid, sizeof change->uuid);
 		app->more_from = flow_least(app->more_from, app->rejected[i].id);
+		app->revived[i] = app->rejected[i].id;
 	}
+	app->revived_count = app->rejected_count;
 	app->rejected_count = 0;
+}
+
+static bool was_revived(const struct app *app, int64_t id)
+{
+	for (size_t i = 0; i < app->revived_count; i++)
+		if (app->revived[i] == id)
+			return true;
+	return false;
 }
 
 static void handle_rejected(struct ship *ship, struct item *item, const char *reason)
@@ -421,6 +452,12 @@ static void handle_rejected(struct ship *ship, struct item *item, const char *re
 		return;
 	}
 	release_app(ship, place); /* the keys were taken */
+	item->attempts++;
+	if (was_revived(app, item->id)) {
+		/* It had its second chance, and it was not the configuration. */
+		flow_bury(ship, item, item->code, item->sentence);
+		return;
+	}
 	size_t count = app->rejected_count++;
 	app->rejected[count].id = item->id;
 	memcpy(app->rejected[count].uuid, item->uuid, sizeof item->uuid);
@@ -453,7 +490,10 @@ static void probe_failed(struct ship *ship, const struct item *item,
 	struct app *app = &ship->apps[item->app];
 	app->probe_due = longest_interval(ship);
 	app->tried_from = SPOOL_FIRST_ID;
-	if (judgement->verdict != VERDICT_UNAVAILABLE && judgement->verdict != VERDICT_BUSY)
+	bool in_turn = judgement->verdict == VERDICT_UNAVAILABLE ||
+	               judgement->verdict == VERDICT_BUSY ||
+	               (judgement->verdict == VERDICT_REJECTED && app->by_rejections);
+	if (!in_turn)
 		flow_try_all_again(app);
 	else if (judgement->whole)
 		return;
@@ -477,7 +517,8 @@ void ship_answered(struct ship *ship, void *ticket, const struct answer *answer)
 		ship->world.suspect(ship->world.self, NULL);
 	}
 	if (judgement.verdict != VERDICT_DELIVERED)
-		note_failure(item, answer, &judgement);
+		note_failure(item, answer, &judgement,
+		             &ship->config->apps[item->app < APP_UNKNOWN ? item->app : 0]);
 	if (item->probe && judgement.verdict != VERDICT_DELIVERED)
 		probe_failed(ship, item, &judgement);
 	item->probe = false;
@@ -764,7 +805,8 @@ bool ship_is_quiet(const struct ship *ship)
 		return false;
 	if (ship->breaker.state != DESTINATION_UP)
 		return ship->breaker.state == DESTINATION_HELD ||
-		       ship->breaker.failures >= DRAIN_PROBES;
+		       ship->breaker.failures >= DRAIN_PROBES ||
+		       ship->breaker.next_try - flow_now(ship) > DRAIN_PATIENCE;
 	bool scanned = ship->scanned_once &&
 	               (!ship->more || ship->roster.waiting.count >= WAITING_MAX) && ship->roster.hungry == NULL;
 	return scanned && ship->roster.ready.count + ship->roster.cold.count == 0 &&
@@ -843,6 +885,15 @@ void ship_report(const struct ship *ship, struct report *report)
 		report->retrying_attempts = item->failures;
 		(void)snprintf(report->retrying_reason, sizeof report->retrying_reason, "%s",
 		               item->sentence);
+	}
+	const struct item *witness = breaker_blames_witness(&ship->breaker)
+	                                     ? roster_find(&ship->roster, ship->breaker.witness)
+	                                     : NULL;
+	if (witness != NULL && witness->sentence != NULL) {
+		report->retrying_id = witness->id;
+		report->retrying_attempts = witness->failures;
+		(void)snprintf(report->retrying_reason, sizeof report->retrying_reason, "%s",
+		               witness->sentence);
 	}
 	for (size_t i = 0; i < ship->config->app_count; i++)
 		report_app(report, &ship->apps[i]);

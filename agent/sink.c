@@ -649,6 +649,13 @@ static int open_socket(const char *where, bool tls, char *url, size_t room)
 		warnx("--listen %s is not ADDR:PORT, such as 127.0.0.1:8080", where);
 		return -1;
 	}
+	/* getaddrinfo() would take a larger one modulo 65536. */
+	char *end;
+	long number = strtol(colon + 1, &end, 10);
+	if (colon[1] < '0' || colon[1] > '9' || *end != '\0' || number > 65535) {
+		warnx("--listen %s: the port is not a number from 0 to 65535", where);
+		return -1;
+	}
 	bool bracketed = where[0] == '[' && colon[-1] == ']';
 	snprintf(host, sizeof host, "%.*s", (int)(colon - where) - 2 * bracketed,
 	         where + bracketed);

@@ -173,6 +173,9 @@ static void print_destination(const struct status *status, FILE *out)
 		              "             %s", span(last - report->since, since),
 		              report->failures, report->failures == 1 ? "try" : "tries",
 		              report->reason);
+		if (report->retrying_id != 0 && report->retrying == 0)
+			(void)fprintf(out, "\n             only record %" PRId64 " was tried: it may be the "
+			              "cause itself", report->retrying_id);
 		break;
 	case DESTINATION_HELD:
 		(void)fprintf(out, "held for %s: every record waits until this is put right\n"

@@ -16,6 +16,7 @@ enum query {
 	COMMIT,
 	ROLLBACK,
 	NEXT,
+	NEXT_ID,
 	LOAD,
 	LOAD_DEAD,
 	ATTEMPTS,

@@ -229,6 +229,13 @@ static enum spool_status connect_for(struct spool *spool, enum spool_mode mode,
 	return rc == SQLITE_OK ? SPOOL_OK : spool_explain(error, spool->path, spool->db, rc);
 }
 
+/* SQLite takes a file of one byte for an empty one. */
+static bool is_really_empty(const char *path)
+{
+	struct stat about;
+	return stat(path, &about) == 0 && about.st_size != 1;
+}
+
 /* Brings the schema to this program's version, or says why not. */
 static enum spool_status settle_schema(struct spool *spool, enum spool_mode mode,
                                        struct spool_error *error)
@@ -248,6 +255,11 @@ static enum spool_status settle_schema(struct spool *spool, enum spool_mode mode
 	case SCHEMA_UNREADABLE:
 		return spool_explain(error, spool->path, spool->db, sqlite3_errcode(spool->db));
 	case SCHEMA_EMPTY:
+		if (!is_really_empty(spool->path)) {
+			spool_say(error, SPOOL_FOREIGN, "%s: this file is not a spool, nor any SQLite "
+			          "database; it was left as it is", spool->path);
+			return SPOOL_FOREIGN;
+		}
 		if (mode != SPOOL_CREATE) {
 			spool_say(error, SPOOL_FOREIGN, "%s: this file is empty, not a spool; "
 			    "'reconify-agent init' makes it one", spool->path);

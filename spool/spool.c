@@ -35,6 +35,7 @@ static const char *const query_sql[QUERY_COUNT] = {
 	[ROLLBACK] = "ROLLBACK",
 	[NEXT] = "SELECT id, app, session FROM interactions "
 	         "WHERE id >= ?1 AND id <= ?2 ORDER BY id",
+	[NEXT_ID] = "SELECT id FROM interactions WHERE id >= ?1 AND id <= ?2 ORDER BY id LIMIT 1",
 	[LOAD] = "SELECT " COLUMNS " FROM interactions WHERE id = ?1",
 	[LOAD_DEAD] = "SELECT " DEAD_COLUMNS " FROM dead_letters WHERE id = ?1",
 	[ATTEMPTS] = "SELECT attempts FROM attempts WHERE id = ?1",
@@ -165,6 +166,13 @@ sqlite3_stmt *spool_statement(struct spool *spool, enum query query)
 	}
 	int rc = sqlite3_prepare_v3(spool->db, query_sql[query], -1, SQLITE_PREPARE_PERSISTENT,
 	                            slot, NULL);
+	if (rc == SQLITE_ERROR) {
+		/* Perhaps the schema in memory is an old one: some errors of preparing do not
+		 * make SQLite look, so that a table put right again would stay unseen. */
+		(void)sqlite3_exec(spool->db, "SELECT 1 FROM sqlite_master LIMIT 1", NULL, NULL, NULL);
+		rc = sqlite3_prepare_v3(spool->db, query_sql[query], -1, SQLITE_PREPARE_PERSISTENT,
+		                        slot, NULL);
+	}
 	if (rc == SQLITE_OK)
 		return *slot;
 	(void)spool_fail(spool, rc);
@@ -236,6 +244,22 @@ void spool_end_read(struct spool *spool)
 		(void)spool_run(spool, COMMIT);
 }
 
+/* The id of a row whose app or session alone is above the row limit. */
+static enum spool_status find_too_big(struct spool *spool, int64_t from, int64_t to,
+                                      struct spool_place *place)
+{
+	sqlite3_stmt *row = spool_statement(spool, NEXT_ID);
+	if (row == NULL)
+		return spool->error.status;
+	(void)sqlite3_bind_int64(row, 1, from);
+	(void)sqlite3_bind_int64(row, 2, to);
+	int rc = sqlite3_step(row);
+	enum spool_status status = rc == SQLITE_ROW ? SPOOL_TOO_BIG : spool_fail(spool, rc);
+	*place = (struct spool_place){ .id = rc == SQLITE_ROW ? sqlite3_column_int64(row, 0) : from };
+	(void)sqlite3_reset(row);
+	return status;
+}
+
 enum spool_status spool_next(struct spool *spool, int64_t from, int64_t to,
                              struct spool_place *place)
 {
@@ -261,6 +285,8 @@ enum spool_status spool_next(struct spool *spool, int64_t from, int64_t to,
 	}
 	enum spool_status status = rc == SQLITE_DONE ? SPOOL_END : spool_fail(spool, rc);
 	(void)sqlite3_reset(row);
+	if (status == SPOOL_TOO_BIG)
+		status = find_too_big(spool, from, to, place);
 	return status;
 }
 

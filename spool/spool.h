@@ -84,6 +84,7 @@ struct spool_place {
 };
 
 /* Finds the first waiting row with `from` <= id <= `to`. SPOOL_END: none.
+ * SPOOL_TOO_BIG: its app or session is above the row limit; `place->id` is its id.
  * On SPOOL_DAMAGED, `place->id` is the next id from which reading may work. */
 enum spool_status spool_next(struct spool *spool, int64_t from, int64_t to,
                              struct spool_place *place);
