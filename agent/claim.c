@@ -191,32 +191,47 @@ static void verdicts_written(struct ship *ship, enum spool_status settled)
 	ship->settle_due = flow_now(ship) + SETTLE_AGE;
 }
 
+static void note_unknown_app(struct ship *ship, const char *name)
+{
+	struct app *app = &ship->apps[APP_UNKNOWN];
+	(void)snprintf(ship->unknown_name, sizeof ship->unknown_name, "%s", name);
+	if (app->reason[0] != '\0')
+		return;
+	app->name = ship->unknown_name;
+	flow_say(ship, LOG_ERROR, "app %s is not in the configuration: its records wait, others go "
+	         "on; add a section [app %s] with its keys", name, name);
+	flow_hold_app(ship, APP_UNKNOWN, INT64_MAX,
+	              "not in the configuration: add its section with its keys, then reload");
+}
+
+/* Another file stands at the path: what the job read was asked for by what was known
+ * of the old one. */
+static void go_over(struct ship *ship, const struct job *job)
+{
+	flow_say(ship, LOG_WARNING, "the spool's file was replaced by another; going on with that");
+	if (job->abandoned)
+		flow_say(ship, LOG_ERROR, "the old file was deleted while records were in it that cannot "
+		         "be sent now (their app is held, or they fail): they are lost with it");
+	for (size_t i = 0; i < job->entry_count; i++)
+		free(job->entries[i].payload);
+	ship->scan = SCAN_NOTHING;
+	ship->need = 0;
+	flow_start_over(ship);
+}
+
 void claim_accept(struct ship *ship, struct job *job)
 {
 	ship->working = false;
 	storage_answered(ship, job);
 	verdicts_written(ship, job->settled);
 	if (job->reopened) {
-		flow_say(ship, LOG_WARNING, "the spool's file was replaced by another; going on with that");
-		if (job->abandoned)
-			flow_say(ship, LOG_ERROR, "the spool's file was deleted while records were in it that "
-			         "cannot be sent now (their app is held, or they fail): these are lost with "
-			         "that file");
-		flow_start_over(ship);
+		go_over(ship, job);
+		return;
 	}
 	if (job->load_count > 0 || job->scan != SCAN_NOTHING)
 		ship->need = job->need;
-	if (job->unknown_count > 0) {
-		(void)snprintf(ship->unknown_name, sizeof ship->unknown_name, "%s", job->unknown[0]);
-		if (!ship->apps[APP_UNKNOWN].held || ship->apps[APP_UNKNOWN].reason[0] == '\0') {
-			ship->apps[APP_UNKNOWN].name = ship->unknown_name;
-			flow_say(ship, LOG_ERROR, "app %s is not in the configuration: its records wait, "
-			    "others go on; add a section [app %s] with its keys", ship->unknown_name,
-			    ship->unknown_name);
-			flow_hold_app(ship, APP_UNKNOWN, INT64_MAX, "not in the configuration: add its "
-			         "section with its keys, then reload");
-		}
-	}
+	if (job->unknown_count > 0)
+		note_unknown_app(ship, job->unknown[0]);
 	if (job->damaged_from != 0 && job->damaged_from != ship->damaged_from) {
 		ship->damaged_from = job->damaged_from;
 		ship->damaged_to = job->damaged_to;

@@ -11,6 +11,7 @@
 #include <sys/resource.h>
 #include <sysexits.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "agent/client.h"
 #include "agent/lock.h"
@@ -21,6 +22,26 @@
 #define ROW_SLACK (1 << 20) /* rows a little over max_record can still be looked at */
 #define WATCH_INTERVAL_MS 200
 #define DESCRIPTORS_MIN 40
+
+/* libcurl opens these at the first handshake only, and then blames the endpoint's
+ * certificate. A malloc'd sentence, or NULL when all can be read. */
+static char *unreadable_file(const struct config *config)
+{
+	const struct {
+		const char *key, *path;
+	} files[] = { { "ca_file", config->ca_file },
+		      { "client_cert", config->client_cert },
+		      { "client_key", config->client_key } };
+	char *sentence = NULL;
+	for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
+		if (files[i].path != NULL && files[i].path[0] != '\0' &&
+		    access(files[i].path, R_OK) != 0 && sentence == NULL &&
+		    asprintf(&sentence, "%s: [endpoint] %s: %s: %s",
+		             config->file != NULL ? config->file : "configuration", files[i].key,
+		             files[i].path, strerror(errno)) < 0)
+			sentence = NULL;
+	return sentence;
+}
 
 int daemon_configure(const struct daemon_call *call, struct config **config, char **error)
 {
@@ -38,7 +59,12 @@ int daemon_configure(const struct daemon_call *call, struct config **config, cha
 		(*config)->spool_path = path;
 	}
 	config_load_keys(*config);
-	return EX_OK;
+	*error = unreadable_file(*config);
+	if (*error == NULL)
+		return EX_OK;
+	config_free(*config);
+	*config = NULL;
+	return EX_CONFIG;
 }
 
 static struct config *reload(void *context, char **error)

@@ -64,6 +64,7 @@ struct ship {
 
 	int64_t frontier; /* the first id never looked at */
 	bool more;        /* a scan from there may find rows */
+	int64_t look_again_at; /* all from the first id on, while anything is held back */
 	struct app apps[APP_PLACES];
 	char unknown_name[REPORT_NAME_SIZE];
 

@@ -22,6 +22,7 @@ struct http {
 	void *ticket;
 	size_t upload_size, header_bytes;
 	int64_t progress, progress_at; /* the last that was seen, and when */
+	curl_socket_t socket;
 	bool cut;
 	bool headed; /* the final answer's header block came to its end */
 	size_t body_size;
@@ -114,7 +115,11 @@ static bool set_transfer(struct http *http, const struct config *config)
 	ok = curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, http->error) == CURLE_OK && ok;
 	ok = curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS) ==
 	             CURLE_OK && ok;
-	ok = curl_easy_setopt(easy, CURLOPT_PIPEWAIT, 1L) == CURLE_OK && ok;
+	/* One HTTP/2 connection for all; a plain http one is not waited for, since whether
+	 * it can be shared shows only with its first answer. */
+	bool https = strncasecmp(config->url, "https:", 6) == 0;
+	ok = curl_easy_setopt(easy, CURLOPT_PIPEWAIT, https ? 1L : 0L) == CURLE_OK && ok;
+	ok = curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L) == CURLE_OK && ok;
 	ok = curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L) == CURLE_OK && ok;
 	ok = curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)config->timeout) == CURLE_OK && ok;
 	ok = curl_easy_setopt(easy, CURLOPT_USERAGENT, "reconify-agent/" RECONIFY_VERSION) ==
@@ -182,7 +187,8 @@ CURL *http_start(struct http *http, const struct ship_post *post, int64_t now)
 	http->header_bytes = http->body_size = 0;
 	http->cut = http->headed = false;
 	http->retry_after[0] = http->date[0] = http->error[0] = '\0';
-	http->progress = -1;
+	http->progress = INT64_MIN;
+	http->socket = CURL_SOCKET_BAD;
 	http->progress_at = now;
 	if (curl_easy_setopt(http->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)post->size) !=
 	            CURLE_OK ||
@@ -196,24 +202,30 @@ CURL *http_easy(const struct http *http)
 	return http->easy;
 }
 
+void http_on_socket(struct http *http, curl_socket_t socket)
+{
+	http->socket = socket;
+}
+
 void *http_ticket(const struct http *http)
 {
 	return http->ticket;
 }
 
-bool http_is_stuck(struct http *http, int64_t now)
+bool http_is_stuck(struct http *http, curl_socket_t shared, int64_t now)
 {
 	curl_off_t uploaded = 0;
-	curl_socket_t socket = CURL_SOCKET_BAD;
+	/* Not CURLINFO_ACTIVESOCKET: that names the last connection, not the present. */
+	curl_socket_t socket = http->socket != CURL_SOCKET_BAD ? http->socket : shared;
 	int unsent = 0;
 	(void)curl_easy_getinfo(http->easy, CURLINFO_SIZE_UPLOAD_T, &uploaded);
-	(void)curl_easy_getinfo(http->easy, CURLINFO_ACTIVESOCKET, &socket);
 	/* What curl has handed to the kernel may wait there for minutes on a slow
 	 * link: only what left this host is progress. */
 	if (socket == CURL_SOCKET_BAD || ioctl(socket, SIOCOUTQ, &unsent) != 0)
 		unsent = 0;
 	int64_t progress = (int64_t)uploaded - unsent;
-	if (progress != http->progress) {
+	/* It only counts as it grows: in HTTP/2 others' data come and go in that queue. */
+	if (progress > http->progress) {
 		http->progress = progress;
 		http->progress_at = now;
 	}
@@ -258,6 +270,14 @@ void http_result(struct http *http, CURLcode code, bool stuck, struct answer *an
 	if (stuck) {
 		answer->kind = ANSWER_TIMEOUT;
 		answer->detail = "no progress, or no complete answer, within the timeout";
+		return;
+	}
+	long connect = 0;
+	(void)curl_easy_getinfo(http->easy, CURLINFO_HTTP_CONNECTCODE, &connect);
+	if (code != CURLE_OK && status == 0 && connect == 407) {
+		answer->kind = ANSWER_HTTP; /* the proxy's, before there was any connection */
+		answer->status = (int)connect;
+		answer->body = "";
 		return;
 	}
 	if (http->cut && status > 0)

@@ -35,13 +35,17 @@ CURL *http_start(struct http *http, const struct ship_post *post, int64_t now);
 /* The handle's easy handle. */
 CURL *http_easy(const struct http *http);
 
+/* The socket that libcurl uses for this transfer. */
+void http_on_socket(struct http *http, curl_socket_t socket);
+
 /* The ticket of the post under way. */
 void *http_ticket(const struct http *http);
 
 /* True when the transfer has made no progress for the configured timeout: no byte
  * left this host, or everything did and no complete answer came. An upload that
- * moves, however slowly, is never stuck. */
-bool http_is_stuck(struct http *http, int64_t now);
+ * moves, however slowly, is never stuck. `shared`: a socket to look at where
+ * libcurl named none for this transfer (several share one in HTTP/2). */
+bool http_is_stuck(struct http *http, curl_socket_t shared, int64_t now);
 
 /* What the transfer came to: `code` as curl gave it, `stuck` when it was ended
  * because of http_is_stuck(). `*answer` borrows from `http` until its next

@@ -74,6 +74,7 @@ struct loop {
 	int code;
 
 	CURLM *multi;
+	curl_socket_t last_socket;
 	struct slot slots[SLOTS];
 	uv_timer_t curl_timer, stuck_timer;
 
@@ -376,7 +377,12 @@ static int watch_socket(CURL *easy, curl_socket_t socket, int what, void *contex
 {
 	struct loop *loop = context;
 	struct watched *watched = attached;
-	(void)easy;
+	char *private = NULL;
+	if (what != CURL_POLL_REMOVE &&
+	    curl_easy_getinfo(easy, CURLINFO_PRIVATE, &private) == CURLE_OK && private != NULL) {
+		http_on_socket((struct http *)(void *)private, socket);
+		loop->last_socket = socket;
+	}
 	if (what == CURL_POLL_REMOVE) {
 		if (watched != NULL) {
 			(void)uv_poll_stop(&watched->poll);
@@ -427,7 +433,7 @@ static void on_stuck_check(uv_timer_t *timer)
 		if (!slot->flying)
 			continue;
 		flying++;
-		if (http_is_stuck(slot->http, world_now(NULL)))
+		if (http_is_stuck(slot->http, loop->last_socket, world_now(NULL)))
 			end_transfer(loop, http_easy(slot->http), CURLE_OPERATION_TIMEDOUT, true);
 	}
 	if (flying == 0)
@@ -960,6 +966,7 @@ int loop_run(const struct loop_options *options, struct config **config,
 	loop->spool = *spool;
 	*spool = NULL;
 	loop->notify_file = loop->folder = -1;
+	loop->last_socket = CURL_SOCKET_BAD;
 	loop->drain_until = world_now(NULL) + options->wait;
 	loop->stop_at = world_now(NULL);
 

@@ -19,6 +19,7 @@
 /* A destination that is down counts as tried after so many probes, or when the next
  * one is further away (ms). */
 #define DRAIN_PROBES 3
+#define LOOK_AGAIN 3600000    /* ms */
 #define DRAIN_PATIENCE 10000
 #define KEY_SIZE_MIN 4        /* a shorter one is found everywhere by chance */
 
@@ -629,6 +630,8 @@ static void set_alarm(struct ship *ship)
 	}
 	if (!ship->stopping && (ship->storage == SPOOL_OK || ship->storage == SPOOL_BUSY)) {
 		at = flow_least(at, ship->next_due);
+		if (ship->roster.item_count > 0)
+			at = flow_least(at, ship->look_again_at);
 		const struct item *first =
 			ship->roster.ready.first != NULL ? ship->roster.ready.first : ship->roster.cold.first;
 		if (first != NULL && ship->roster.flying.count == 0 && !ship->working)
@@ -663,8 +666,21 @@ static void defer_witness(struct ship *ship)
 	}
 }
 
+/* Rows may have come under old ids: a dead letter that somebody put back, or a
+ * producer that chooses its ids. Where nothing is known that shows by itself; while
+ * something is held back, it is looked for now and then. */
+static void look_again(struct ship *ship)
+{
+	if (flow_now(ship) < ship->look_again_at)
+		return;
+	ship->look_again_at = flow_now(ship) + LOOK_AGAIN;
+	ship->frontier = SPOOL_FIRST_ID;
+	ship->more = true;
+}
+
 static void pump(struct ship *ship)
 {
+	look_again(ship);
 	end_waits(ship);
 	defer_witness(ship);
 	unsigned room = claim_room(ship);
@@ -722,6 +738,7 @@ struct ship *ship_new(const struct config *config, const struct ship_world *worl
 	ship->frontier = SPOOL_FIRST_ID;
 	ship->more = true;
 	ship->next_due = INT64_MAX;
+	ship->look_again_at = flow_now(ship) + LOOK_AGAIN;
 	ship->last_delivered_at = -1;
 	ship->since = world->wall(world->self);
 	ship->report_due = true;

@@ -14,6 +14,7 @@ counts as failed: a test that did not speak has not passed.
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -239,6 +240,11 @@ def main():
     runner = Runner(float(os.environ.get("TEST_LIMIT") or 540))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda got, _: runner.stop(signal.Signals(got).name))
+    # Nothing is written outside the build's folder.
+    scratch = os.path.abspath(os.path.join(build, "tests", "tmp"))
+    shutil.rmtree(scratch, ignore_errors=True)
+    os.makedirs(scratch)
+    os.environ["TMPDIR"] = scratch
     for program in units:
         run_unit(program, runner, tally)
     if os.path.isdir("tests/behaviour"):

@@ -946,7 +946,8 @@ static void write_text(const char *name, const char *text)
 static int make_folder(void **state)
 {
 	(void)state;
-	strcpy(folder, "/tmp/test_config.XXXXXX");
+	const char *base = getenv("TMPDIR");
+	(void)snprintf(folder, sizeof folder, "%s/test_config.XXXXXX", base != NULL ? base : "/tmp");
 	if (mkdtemp(folder) == NULL)
 		return -1;
 	unsetenv("CREDENTIALS_DIRECTORY");
