@@ -92,7 +92,9 @@ analyze: $(B)/generated/schema_sql.h
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/reconify-agent
 	install -m 755 $(B)/reconify-agent $(B)/reconify-sink $(DESTDIR)$(PREFIX)/bin
-	install -m 644 schema/spool.sql schema/README.md $(DESTDIR)$(PREFIX)/share/reconify-agent
+	install -m 644 schema/spool.sql schema/README.md packaging/agent.conf \
+	    $(DESTDIR)$(PREFIX)/share/reconify-agent
+	cp -R packaging/examples $(DESTDIR)$(PREFIX)/share/reconify-agent/
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/reconify-agent $(DESTDIR)$(PREFIX)/bin/reconify-sink

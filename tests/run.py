@@ -191,6 +191,12 @@ def count_report(report, tally):
             tally.passed += 1
 
 
+def parallel(python):
+    """Most behaviour is waiting, so several tests run side by side where they can."""
+    found = subprocess.run([python, "-c", "import xdist"], stderr=subprocess.DEVNULL)
+    return ["-n", "4"] if found.returncode == 0 else []
+
+
 def run_behaviour(build, runner, tally):
     name = "tests/behaviour"
     report = os.path.join(build, "tests", "behaviour.xml")
@@ -207,7 +213,8 @@ def run_behaviour(build, runner, tally):
         os.unlink(report)
     status = runner.run(
         [python, "-m", "pytest", name, "-q", "-p", "no:cacheprovider"]
-        + [f"--junit-xml={report}"],
+        + [f"--junit-xml={report}"]
+        + parallel(python),
         lambda line: None,
         BUILD=build,
         PYTHONDONTWRITEBYTECODE="1",
