@@ -61,7 +61,7 @@ static void accept_entry(struct ship *ship, struct job_entry *entry)
 		flow_bury(ship, item, fault->code, fault->sentence);
 		return;
 	}
-	if (ship->apps[item->app].held && !probe) {
+	if (flow_is_aside(&ship->apps[item->app]) && !probe) {
 		flow_forget(ship, item);
 		return;
 	}
@@ -110,7 +110,7 @@ static void accept_scan(struct ship *ship, const struct job *job)
 			if (job->skipped_app[i] == INT64_MAX)
 				continue;
 			struct app *app = &ship->apps[i];
-			if (app->held)
+			if (flow_is_aside(app))
 				app->more_from = flow_least(app->more_from, job->skipped_app[i]);
 			else
 				ship->frontier = flow_least(ship->frontier, job->skipped_app[i]);
@@ -312,6 +312,11 @@ static size_t known_ahead(const struct ship *ship)
 	return ship->roster.ready.count + ship->roster.cold.count + ship->job->load_count;
 }
 
+bool claim_is_full(const struct ship *ship)
+{
+	return known_ahead(ship) >= WINDOW;
+}
+
 static bool may_fly(const struct ship *ship)
 {
 	return !ship->stopping && ship->breaker.state == DESTINATION_UP;
@@ -460,7 +465,7 @@ static void prepare_scan(struct ship *ship)
 		if (job->room_entries > JOB_ENTRIES - job->load_count)
 			job->room_entries = JOB_ENTRIES - job->load_count;
 		for (size_t i = 0; i < APP_PLACES; i++)
-			job->skip_app[i] = ship->apps[i].held;
+			job->skip_app[i] = flow_is_aside(&ship->apps[i]);
 	}
 	ship->scan = job->scan;
 	ship->scan_session = job->session;

@@ -20,6 +20,7 @@
 struct app {
 	const char *name;
 	bool held;
+	bool parked;               /* while the destination is down: others are to be probed */
 	bool by_rejections;        /* held because ten in a row were rejected */
 	char reason[REPORT_REASON_SIZE];
 	int64_t more_from;         /* rows from this id on were passed over; INT64_MAX: none */
@@ -128,6 +129,15 @@ struct verdict_note *flow_settle(struct ship *ship, struct item *item,
 /* Likewise, as a dead letter. */
 void flow_bury(struct ship *ship, struct item *item, const char *code, const char *sentence);
 
+/* Lets the records of all parked apps in again. */
+void flow_unpark(struct ship *ship);
+
+/* True while no record of the app is to be known: it is held, or parked. */
+static inline bool flow_is_aside(const struct app *app)
+{
+	return app->held || app->parked;
+}
+
 /* Removes a record of a held app: it is met again when the app is probed. */
 void flow_forget(struct ship *ship, struct item *item);
 
@@ -142,6 +152,9 @@ void flow_cool(struct ship *ship, struct item *item);
 
 /* Forgets all but what is on its way, and reads from the first id on. */
 void flow_start_over(struct ship *ship);
+
+/* True when no further records are wanted in memory. */
+bool claim_is_full(const struct ship *ship);
 
 /* How many more may be posted now. */
 unsigned claim_room(const struct ship *ship);

@@ -155,10 +155,12 @@ void flow_each(struct ship *ship, void (*act)(struct ship *ship, struct item *it
 
 static void forget_if_held(struct ship *ship, struct item *item)
 {
-	if (ship->apps[item->app].held && item->state != FLYING && item->state != SETTLING &&
+	if (flow_is_aside(&ship->apps[item->app]) && item->state != FLYING && item->state != SETTLING &&
 	    item->state != LOADING)
 		flow_forget(ship, item); /* what is LOADING is looked at when it comes back */
 }
+
+static void set_aside(struct ship *ship, size_t place);
 
 void flow_hold_app(struct ship *ship, size_t place, int64_t probe_due, const char *reason)
 {
@@ -173,8 +175,13 @@ void flow_hold_app(struct ship *ship, size_t place, int64_t probe_due, const cha
 			flow_say(ship, LOG_ERROR, "app %s is held, its records wait, others go on: %s",
 			    app->name, reason);
 	}
-	if (!news)
-		return;
+	if (news)
+		set_aside(ship, place);
+}
+
+static void set_aside(struct ship *ship, size_t place)
+{
+	struct app *app = &ship->apps[place];
 	flow_each(ship, forget_if_held);
 	for (size_t i = 0; i < ROSTER_BUCKETS; i++) {
 		struct session *next;
@@ -186,6 +193,30 @@ void flow_hold_app(struct ship *ship, size_t place, int64_t probe_due, const cha
 			session->more_from = INT64_MAX;
 			roster_trim(&ship->roster, session);
 		}
+	}
+}
+
+/* While the destination is down and the records of one app fill all the room, the
+ * next probe should be of another: this app alone may be what the server fails on. */
+static void park_app(struct ship *ship, size_t place)
+{
+	ship->apps[place].parked = true;
+	set_aside(ship, place);
+	ship->more = true;
+}
+
+void flow_unpark(struct ship *ship)
+{
+	for (size_t i = 0; i < APP_PLACES; i++) {
+		struct app *app = &ship->apps[i];
+		if (!app->parked)
+			continue;
+		app->parked = false;
+		ship->more = true;
+		if (app->held)
+			continue;
+		ship->frontier = flow_least(ship->frontier, app->more_from);
+		app->more_from = INT64_MAX;
 	}
 }
 
@@ -294,6 +325,7 @@ static void destination_alive(struct ship *ship, const struct item *by)
 	if (!breaker_alive(&ship->breaker))
 		return;
 	flow_say(ship, LOG_INFO, "the endpoint is available again");
+	flow_unpark(ship);
 	ship->since = ship->world.wall(ship->world.self);
 	ship->reason[0] = '\0';
 	ship->report_due = true;
@@ -336,7 +368,7 @@ static void forget_behind(struct ship *ship, struct session *session)
 void flow_cool(struct ship *ship, struct item *item)
 {
 	roster_unload(&ship->roster, item);
-	if (ship->apps[item->app].held)
+	if (flow_is_aside(&ship->apps[item->app]))
 		flow_forget(ship, item);
 	else
 		roster_move(&ship->roster, item, COLD);
@@ -388,9 +420,12 @@ static void handle_unavailable(struct ship *ship, struct item *item,
 		wait_alone(ship, item, judgement->retry_after);
 		return;
 	}
+	size_t place = item->app;
 	flow_cool(ship, item);
 	if (lost)
 		destination_lost(ship);
+	else if (claim_is_full(ship))
+		park_app(ship, place);
 }
 
 static void handle_endpoint_held(struct ship *ship, struct item *item,
@@ -582,8 +617,10 @@ void flow_start_over(struct ship *ship)
 	}
 	ship->frontier = SPOOL_FIRST_ID;
 	ship->more = true;
-	for (size_t i = 0; i < APP_PLACES; i++)
+	for (size_t i = 0; i < APP_PLACES; i++) {
+		ship->apps[i].parked = false;
 		ship->apps[i].more_from = ship->apps[i].held ? SPOOL_FIRST_ID : INT64_MAX;
+	}
 }
 
 /* --- The pump ----------------------------------------------------------- */
@@ -681,6 +718,9 @@ static void look_again(struct ship *ship)
 static void pump(struct ship *ship)
 {
 	look_again(ship);
+	if (ship->roster.ready.count + ship->roster.cold.count == 0 && !ship->more &&
+	    !ship->working)
+		flow_unpark(ship); /* there is nothing else to probe */
 	end_waits(ship);
 	defer_witness(ship);
 	unsigned room = claim_room(ship);

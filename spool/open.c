@@ -8,13 +8,14 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "spool/internal.h"
 #include "spool/migrate.h"
 
 /* How long a settle waits for a producer's transaction before it is put off. */
-#define LOCK_PATIENCE_MS 2000
+#define LOCK_PATIENCE_MS 1000
 #define BALLAST_BYTES (2 << 20)
 
 /* --- Ballast ------------------------------------------------------------ */
@@ -161,6 +162,16 @@ static enum spool_status look_at_path(const char *path, enum spool_mode mode,
 	return SPOOL_OK;
 }
 
+/* SQLite's own handler waits ever longer between its looks, and so never meets the
+ * short gap that a producer leaves who inserts without end. */
+static int wait_for_lock(void *context, int waits)
+{
+	const struct timespec moment = { 0, 1000000 };
+	(void)context;
+	(void)nanosleep(&moment, NULL);
+	return waits < LOCK_PATIENCE_MS;
+}
+
 /* TRUSTED_SCHEMA stays on: off, SQLite calls the whole file malformed as soon as
  * somebody made an index with a JSON function, while producers go on inserting.
  * Nothing is lost by it, since no function of anybody's is registered here. */
@@ -185,7 +196,7 @@ static int configure(struct spool *spool, enum spool_mode mode)
 	(void)sqlite3_extended_result_codes(spool->db, 0);
 	(void)sqlite3_wal_autocheckpoint(spool->db, 0);
 	(void)sqlite3_wal_hook(spool->db, note_commit, spool);
-	return sqlite3_busy_timeout(spool->db, LOCK_PATIENCE_MS);
+	return sqlite3_busy_handler(spool->db, wait_for_lock, NULL);
 }
 
 /* On a read-only medium the -shm of a WAL file cannot be made. Without a -wal

@@ -10,6 +10,7 @@ import contextlib
 import random
 import shutil
 import signal
+import os
 import socket
 import subprocess
 import threading
