@@ -16,10 +16,10 @@ static int64_t later(int64_t now, int64_t wait, int64_t asked)
 bool breaker_failed(struct breaker *breaker, const struct breaker_limits *limits,
                     const struct breaker_failure *failure, int64_t now, uint64_t random)
 {
-	if (breaker->witnesses == 0)
+	bool speaks = !failure->counted || (failure->alone && breaker->witnesses == 0);
+	if (speaks && breaker->witnesses == 0)
 		breaker->witness = failure->record;
-	if (breaker->witnesses == 0 ||
-	    (!failure->counted && failure->record != breaker->witness))
+	if (speaks && (breaker->witnesses == 0 || failure->record != breaker->witness))
 		breaker->witnesses++;
 	if (failure->whole && breaker->witnesses < BREAKER_WITNESSES)
 		breaker->witnesses = BREAKER_WITNESSES;
@@ -62,6 +62,7 @@ bool breaker_alive(struct breaker *breaker)
 	breaker->state = DESTINATION_UP;
 	breaker->failures = 0;
 	if (news) {
+		breaker->epoch++; /* who testified before may do so again */
 		breaker->allowance = 1;
 		breaker->witnesses = 0;
 		breaker->witness = 0;

@@ -59,6 +59,7 @@ struct ship {
 	struct roster roster;
 	int64_t next_due; /* of those that wait */
 	uint64_t posts;
+	uint64_t newest_success;  /* the number of the latest post that was delivered */
 	uint64_t posts_when_lost; /* what was sent before is no probe */
 	unsigned generation;      /* of the configuration */
 	size_t need; /* bytes that the next record asks for, where it did not fit */

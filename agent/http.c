@@ -81,6 +81,11 @@ static size_t keep_headers(char *line, size_t one, size_t size, void *context)
 	return size;
 }
 
+static bool is_https(const struct config *config)
+{
+	return strncasecmp(config->url, "https:", 6) == 0;
+}
+
 static bool set_security(CURL *easy, const struct config *config)
 {
 	bool ok = true;
@@ -100,9 +105,10 @@ static bool set_security(CURL *easy, const struct config *config)
 		ok = curl_easy_setopt(easy, CURLOPT_SSLCERT, config->client_cert) == CURLE_OK && ok;
 	if (config->client_key != NULL)
 		ok = curl_easy_setopt(easy, CURLOPT_SSLKEY, config->client_key) == CURLE_OK && ok;
-	if (config->proxy == NULL || strcmp(config->proxy, "environment") != 0)
-		ok = curl_easy_setopt(easy, CURLOPT_PROXY,
-		                      config->proxy != NULL ? config->proxy : "") == CURLE_OK && ok;
+	/* Plain http is for this machine alone, so it never goes through a proxy. */
+	const char *proxy = config->proxy != NULL && is_https(config) ? config->proxy : "";
+	if (strcmp(proxy, "environment") != 0)
+		ok = curl_easy_setopt(easy, CURLOPT_PROXY, proxy) == CURLE_OK && ok;
 	return ok;
 }
 
@@ -117,8 +123,7 @@ static bool set_transfer(struct http *http, const struct config *config)
 	             CURLE_OK && ok;
 	/* One HTTP/2 connection for all; a plain http one is not waited for, since whether
 	 * it can be shared shows only with its first answer. */
-	bool https = strncasecmp(config->url, "https:", 6) == 0;
-	ok = curl_easy_setopt(easy, CURLOPT_PIPEWAIT, https ? 1L : 0L) == CURLE_OK && ok;
+	ok = curl_easy_setopt(easy, CURLOPT_PIPEWAIT, is_https(config) ? 1L : 0L) == CURLE_OK && ok;
 	ok = curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L) == CURLE_OK && ok;
 	ok = curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L) == CURLE_OK && ok;
 	ok = curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)config->timeout) == CURLE_OK && ok;

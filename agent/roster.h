@@ -55,7 +55,7 @@ struct item {
 	uint64_t sent;       /* the number of its post */
 	unsigned generation; /* of the configuration that it was posted by */
 	bool doubted;        /* WAITING: not yet known whether the failure was its own */
-	uint64_t doubt;      /* the number of posts when it failed */
+	uint64_t doubt;      /* the number of posts when it failed, 0: that was judged */
 	uint64_t epoch;      /* of the breaker, when it last testified */
 	int status;          /* of the last answer, 0: none */
 	const char *code, *sentence;

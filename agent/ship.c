@@ -245,6 +245,7 @@ static int64_t longest_interval(const struct ship *ship)
 
 static void make_cold(struct ship *ship, struct item *item)
 {
+	item->doubt = 0;
 	if (item->state == FLYING || item->state == SETTLING)
 		return;
 	roster_unload(&ship->roster, item);
@@ -289,6 +290,7 @@ static void give_up_or_wait(struct ship *ship, struct item *item);
 static void blame(struct ship *ship, struct item *item)
 {
 	item->attempts++;
+	item->doubt = 0;
 	if (item->doubted) {
 		item->doubted = false;
 		ship->roster.doubted--;
@@ -387,10 +389,17 @@ static void wait_alone(struct ship *ship, struct item *item, int64_t retry_after
 	                              ship->config->retry_cap, flow_dice(ship));
 	roster_move(&ship->roster, item, WAITING);
 	item->due = flow_now(ship) + (wait > retry_after ? wait : retry_after);
-	item->doubted = true;
-	item->doubt = ship->posts;
-	ship->roster.doubted++;
 	ship->next_due = flow_least(ship->next_due, item->due);
+	/* Where a record that was sent after its last failure has been taken since, that
+	 * failure was its own; else this is not known yet. */
+	bool own = item->doubt != 0 && ship->newest_success > item->doubt;
+	item->doubt = ship->posts;
+	if (own) {
+		blame(ship, item);
+	} else {
+		item->doubted = true;
+		ship->roster.doubted++;
+	}
 }
 
 static void handle_unavailable(struct ship *ship, struct item *item,
@@ -454,6 +463,8 @@ static void handle_delivered(struct ship *ship, struct item *item)
 	if (ship->breaker.state != DESTINATION_UP)
 		return;
 	breaker_succeeded(&ship->breaker, &ship->limits);
+	if (sent > ship->newest_success)
+		ship->newest_success = sent;
 	if (ship->roster.doubted > 0)
 		resolve_doubts(ship, sent);
 }

@@ -154,6 +154,10 @@ BEGIN
       RAISE(ABORT, 'user_id or email is needed as soon as any other column about the user is set')
     WHEN length(CAST(NEW.uuid AS BLOB)) <> 32 OR CAST(NEW.uuid AS TEXT) GLOB '*[^0-9a-f]*' THEN
       RAISE(ABORT, 'uuid is not 32 lower-case hex digits: leave it out, and one is made')
+    WHEN NEW.id > 1000000000000000 THEN
+      RAISE(ABORT, 'id is above 1000000000000000: leave it out, and one is given')
+    WHEN EXISTS (SELECT 1 FROM dead_letters WHERE id = NEW.id) THEN
+      RAISE(ABORT, 'id is that of a dead letter: leave it out, and one is given')
     WHEN CAST(ifnull(NEW.format, 'bedrock') AS TEXT) = 'bedrock' THEN CASE
       WHEN NEW.model_id IS NULL THEN
         RAISE(ABORT, 'model_id is missing: give the modelId that was called')
@@ -198,7 +202,9 @@ BEGIN
   DELETE FROM interactions WHERE changes() = 1 AND (id = NEW.id OR key = NEW.key);
 END;
 
--- Here the id is known, and that the row went in.
+-- Here it is known that the row went in, and which id it has: before the insert an id
+-- that was left out reads as -1, so that only here an id of -1 can be told from none. The
+-- other rules for an id stand above, since they are for a producer's own id alone.
 CREATE TRIGGER interactions_count AFTER INSERT ON interactions
 BEGIN
   UPDATE ledger SET
@@ -217,10 +223,8 @@ BEGIN
                   ifnull(NEW.type, 'chat') AS BLOB));
 
   SELECT CASE
-    WHEN NEW.id NOT BETWEEN 1 AND 1000000000000000 THEN
-      RAISE(ABORT, 'id is below 1 or above 1000000000000000: leave it out, and one is given')
-    WHEN EXISTS (SELECT 1 FROM dead_letters WHERE id = NEW.id) THEN
-      RAISE(ABORT, 'id is that of a dead letter: leave it out, and one is given')
+    WHEN NEW.id < 1 THEN
+      RAISE(ABORT, 'id is below 1: leave it out, and one is given')
     WHEN in_bytes - in_bytes_before > max_record THEN
       RAISE(ABORT, 'the record is larger than max_record: reconify-agent status shows the limits')
     WHEN in_bytes - in_bytes_before > max_spool THEN

@@ -164,10 +164,10 @@ BROKEN = {
     "other format's response_body": ("response_body is not valid JSON", other(response_body="Hi")),
     **{f"other format's {name}": ("belong to format bedrock", other(**{name: "{}"}))
        for name in ("model_id", "request_id", "content_type", "accept", "request_extra")},
-    "id huge": ("id is below 1 or above 1000000000000000", {"id": 2**63 - 1}),
-    "id just too high": ("id is below 1 or above", {"id": 10**15 + 1}),
-    "id 0": ("id is below 1 or above", {"id": 0}),
-    "id -1": ("id is below 1 or above", {"id": -1}),
+    "id huge": ("id is above 1000000000000000", {"id": 2**63 - 1}),
+    "id just too high": ("id is above 1000000000000000", {"id": 10**15 + 1}),
+    "id 0": ("id is below 1", {"id": 0}),
+    "id -1": ("id is below 1", {"id": -1}),
 }
 
 
@@ -188,7 +188,7 @@ def test_every_sentence_about_a_column_is_provoked_by_one_of_these_rows():
     missing = [sentence for sentence in SENTENCES
                if not any(words in sentence for words, _ in BROKEN.values())]
     assert [sentence.split(":")[0].split(",")[0] for sentence in missing] == [
-        "key is that of a dead letter", "id is that of a dead letter",
+        "id is that of a dead letter", "key is that of a dead letter",
         "the record is larger than max_record", "the record is larger than max_spool",
         "the spool is full (max_spool)", "a spooled record cannot be changed",
         "a dead letter cannot be changed"]
@@ -328,6 +328,22 @@ def test_a_refused_huge_id_does_not_stop_later_inserts(bare):
     bare.refusal(statement(id=2**63 - 1))
     bare.add()
     assert bare.sql("SELECT id FROM interactions") == [(1,)]
+
+
+def test_the_highest_id_that_a_producer_may_give_does_not_stop_later_inserts(bare):
+    bare.add(id=10**15)
+    bare.add()
+    assert bare.sql("SELECT id FROM interactions ORDER BY id") == [(10**15,), (10**15 + 1,)]
+    bare.adds_up()
+
+
+def test_an_id_that_is_given_out_though_a_dead_letter_has_it_is_no_reason_to_refuse(bare):
+    """It is not the producer's doing: refusing would refuse every later row as well."""
+    bare.agent("INSERT INTO dead_letters (id) VALUES (1); UPDATE ledger SET accepted = 1, dead = 1,"
+               f"in_bytes = {FIXED_BYTES};")
+    bare.add()
+    assert bare.sql("SELECT id FROM interactions") == [(1,)]
+    bare.adds_up()
 
 
 def test_the_id_of_a_waiting_row_fails_is_ignored_or_replaces_as_asked(bare):

@@ -1,0 +1,620 @@
+"""The way to the endpoint: certificates, HTTP/2, proxies, timeouts, and every bad
+server that badserver.py has. Whatever a server does, a record is never lost and
+never counts as delivered unless the server said so in a complete answer.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import ssl
+import threading
+import time
+
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+import pytest
+
+import badserver
+import support
+from badserver import OK, OK_BODY, Scripted
+from support import eventually
+
+QUICK = "[retry]\nbase = 1s\ncap = 1s\n"
+SLOW = "[retry]\nbase = 1h\ncap = 1h\n"  # a second try only when it is asked for
+PLAIN_OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.fixture
+def start(tmp_path, spool):
+    """start(url, endpoint, rest): an agent with `endpoint` in that section."""
+    with contextlib.ExitStack() as stack:
+        def make(url, endpoint="", rest=SLOW, run=True, **more):
+            agent = support.Agent(tmp_path / "agent", spool, None,
+                                  f"[endpoint]\nurl = {url}\n{endpoint}{rest}", **more)
+            stack.callback(agent.close)
+            return agent.run() if run else agent
+        yield make
+
+
+def reconfigure(agent, url, endpoint="", rest=SLOW):
+    agent.configure(f"[endpoint]\nurl = {url}\n{endpoint}{rest}")
+    os.kill(agent.pid, signal.SIGHUP)
+
+
+def wait_for_state(agent, *wanted):
+    def reached():
+        status = agent.status()
+        return status if status["destination"]["state"] in wanted else None
+    return eventually(reached, what=f"the destination is {wanted}")
+
+
+def add_large(spool):
+    """A row of 20 MB: more than the kernel's buffers hold. Made within SQLite."""
+    spool.run("INSERT INTO interactions(model_id, request_body, response_body) VALUES"
+              "('anthropic.claude-v2', printf('%.*c', 20000000, 'x'), '{}');")
+
+
+def refused(agent, state="down"):
+    """Waits for the verdict that the destination has `state`; the row must wait."""
+    status = wait_for_state(agent, state)
+    assert (status["waiting"], status["delivered"], status["dead"]) == (1, 0, 0), status
+    return status
+
+
+# ---- Servers that are at fault ----
+
+NEVER_DELIVERED = {
+    "reset before reading": badserver.ResetBeforeReading,
+    "reset in mid body": badserver.ResetInMidBody,
+    "reset after acceptance": badserver.ResetAfterAcceptance,
+    "close after acceptance": badserver.CloseAfterAcceptance,
+    "never reads": badserver.NeverReads,
+    "truncated answer": badserver.TruncatedAnswer,
+    "truncated head": badserver.TruncatedHead,
+    "http 0.9": badserver.Http09,
+    "garbage": badserver.Garbage,
+    "other garbage": lambda: badserver.Garbage(2),
+    "length too short": badserver.WrongContentLength,
+    "length negative": lambda: badserver.WrongContentLength(b"-1"),
+    "length that is no number": lambda: badserver.WrongContentLength(b"x"),
+    "length beyond all": lambda: Scripted(
+        PLAIN_OK + b"Content-Length: " + b"9" * 23 + b"\r\n\r\n" + OK_BODY[:-1]),
+    "two lengths": badserver.TwoContentLengths,
+    "endless headers": badserver.EndlessHeaders,
+    "endless body": badserver.EndlessBody,
+    "endless informational": badserver.EndlessInformational,
+    "slow bytes": lambda: badserver.SlowBytes(0.5),
+    "handshake closed": badserver.HandshakeClosed,
+    "handshake garbage": badserver.HandshakeGarbage,
+    "status line alone": lambda: Scripted(PLAIN_OK),
+    "half a status line": lambda: Scripted(b"HTTP/1.1 200 O"),
+    "head without its end": lambda: Scripted(PLAIN_OK + b"Content-Length: 0\r\n"),
+    "informational alone": lambda: Scripted(b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "informational, half a status line": lambda: Scripted(
+        b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 O"),
+    "informational, half a head": lambda: Scripted(
+        b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Le"),
+    "switching protocols": lambda: Scripted(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"),
+    "no chunk": lambda: Scripted(PLAIN_OK + b"Transfer-Encoding: chunked\r\n\r\n"),
+    "no last chunk": lambda: Scripted(
+        PLAIN_OK + b"Transfer-Encoding: chunked\r\n\r\nf\r\n" + OK_BODY + b"\r\n"),
+    "half a chunk": lambda: Scripted(
+        PLAIN_OK + b"Transfer-Encoding: chunked\r\n\r\nff\r\n" + OK_BODY),
+    "chunk without a length": lambda: Scripted(
+        PLAIN_OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n" + OK_BODY + b"\r\n0\r\n\r\n"),
+    "another protocol": lambda: Scripted(b"ICY 200 OK\r\n\r\n" + OK_BODY),
+    "a status of two digits": lambda: Scripted(b"HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n"),
+    "a page until the end": lambda: Scripted(PLAIN_OK + b"\r\n<html>sign in</html>"),
+    "compressed unasked": lambda: Scripted(
+        PLAIN_OK + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x00"),
+}
+
+
+@pytest.mark.parametrize("name", NEVER_DELIVERED)
+def test_a_server_at_fault_makes_the_record_wait(name, spool, sink, start):
+    with NEVER_DELIVERED[name]() as server:
+        agent = start(server.url, "timeout = 1s\n")
+        spool.add(request_body="x" * 3000)
+        status = refused(agent)
+        assert status["destination"]["reason"]
+        # And none of it is remembered against the record.
+        reconfigure(agent, sink.url)
+        assert agent.wait_until_empty()["delivered"] == 1
+    assert "sign in" not in agent.errors()
+
+
+DELIVERED = {
+    "several informational": badserver.SeveralInformational,
+    "stale connection, idle": badserver.StaleConnection,
+    "stale connection, next": lambda: badserver.StaleConnection("next"),
+    "answer before the body": badserver.AnswerBeforeBody,
+    "expect refused": badserver.ContinueRefused,
+    "slow but in time": lambda: badserver.SlowBytes(0.005),
+    "http 1.0 until the end": lambda: Scripted(b"HTTP/1.0 200 OK\r\n\r\n" + OK_BODY),
+    "chunks": lambda: Scripted(PLAIN_OK + b"Transfer-Encoding: chunked\r\n\r\n3\r\n" + OK_BODY[:3] +
+                               b"\r\nc;x=y\r\n" + OK_BODY[3:] + b"\r\n0\r\nX-Trailer: y\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("name", DELIVERED)
+def test_a_server_that_is_merely_odd_takes_every_record(name, spool, start):
+    with DELIVERED[name]() as server:
+        agent = start(server.url, "timeout = 20s\n", QUICK)
+        for _ in range(3):  # one after another, so that connections would be used again
+            spool.add(request_body="x" * 3000)
+            agent.wait_until_empty()
+        status = agent.status()
+        assert (status["delivered"], status["dead"]) == (3, 0)
+
+
+def test_an_upload_that_is_cut_off_by_an_early_success_does_not_count(spool, sink, start):
+    # The answer to the head alone says ok; the body never got through.
+    with badserver.AnswerBeforeBody(close=True) as server:
+        agent = start(server.url, "timeout = 2s\n")
+        add_large(spool)
+        refused(agent)
+        reconfigure(agent, sink.url)
+        assert agent.wait_until_empty()["delivered"] == 1
+
+
+def test_a_refusal_before_the_body_is_read_still_counts(spool, start):
+    # As proxies do it: 413 on the head, while the body is still coming.
+    answer = b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n"
+    with badserver.AnswerBeforeBody(answer) as server:
+        agent = start(server.url, "timeout = 20s\n")
+        add_large(spool)
+        eventually(lambda: agent.status()["dead"] == 1)
+
+
+def test_an_oversized_answer_is_cut_off_early(spool, start):
+    with badserver.EndlessBody() as server:
+        agent = start(server.url)
+        spool.add()
+        refused(agent)
+        assert server.sent < 64 << 20
+
+
+def test_an_oversized_refusal_is_still_a_refusal(spool, start):
+    head = b"HTTP/1.1 400 Bad Request\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with badserver.Endless(head, b"10000\r\n" + b"x" * 65536 + b"\r\n") as server:
+        agent = start(server.url)
+        spool.add()
+        eventually(lambda: agent.status()["dead"] == 1)
+        assert spool.sql("SELECT length(server_said) FROM dead_letters") == [(4096,)]
+
+
+def test_nobody_listens(spool, sink, start):
+    agent = start(f"http://127.0.0.1:{support.free_port()}/")
+    spool.add()
+    assert "could not be reached" in refused(agent)["destination"]["reason"]
+    reconfigure(agent, sink.url)
+    agent.wait_until_empty()
+
+
+def test_a_name_that_does_not_exist(spool, sink, start):
+    agent = start("https://nowhere.invalid/v1")
+    spool.add()
+    refused(agent)
+    reconfigure(agent, sink.url)
+    agent.wait_until_empty()
+
+
+# ---- Redirects ----
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects_are_never_followed(status, spool, start):
+    with badserver.BadServer() as other:
+        answer = (f"HTTP/1.1 {status} Moved\r\nLocation: {other.url}\r\n"
+                  "Content-Length: 0\r\n\r\n").encode()
+        with Scripted(answer) as server:
+            agent = start(server.url)
+            spool.add()
+            assert "redirect" in refused(agent, "held")["destination"]["reason"]
+        assert other.connections == 0
+
+
+# ---- TLS ----
+
+@pytest.mark.parametrize("name", ["wrong_name", "expired", "not_yet_valid", "unknown_issuer"])
+def test_a_bad_certificate_holds_the_endpoint_and_no_byte_leaves(name, spool, certificates,
+                                                                 start):
+    with badserver.Tls(getattr(certificates, name)) as server:
+        agent = start(server.url, f"ca_file = {certificates.ca}\n", QUICK)
+        spool.add()
+        status = refused(agent, "held")
+        assert "certificate" in status["destination"]["reason"]
+        eventually(lambda: server.connections >= 3)  # it is tried again, to no avail
+        assert (server.requests, server.body_bytes) == (0, 0)
+        assert refused(agent, "held")
+
+
+def test_a_certificate_of_an_unknown_authority_is_refused_until_it_is_named(spool, start,
+                                                                            certificates):
+    with badserver.Tls(certificates.good) as server:
+        agent = start(server.url)
+        spool.add()
+        refused(agent, "held")
+        assert (server.requests, server.body_bytes) == (0, 0)
+        reconfigure(agent, server.url, f"ca_file = {certificates.ca}\n")
+        assert agent.wait_until_empty()["delivered"] == 1
+
+
+def test_a_certificate_that_goes_bad_is_refused_though_connections_were_good(
+        spool, certificates, start):
+    with badserver.Tls(certificates.good) as server:
+        server.context.num_tickets = 0  # a session that is resumed shows no certificate
+        agent = start(server.url, f"ca_file = {certificates.ca}\n", QUICK)
+        spool.add()
+        agent.wait_until_empty()
+        seen = server.body_bytes
+        # New connections get another certificate; the open ones end.
+        server.context.load_cert_chain(*certificates.expired)
+        with server.lock:
+            for wire in list(server.open):
+                with contextlib.suppress(OSError):
+                    wire.shutdown(socket.SHUT_RDWR)
+        spool.add()
+        wait_for_state(agent, "held")
+        assert server.body_bytes == seen
+
+
+def test_a_missing_ca_file_is_said_at_the_start(spool, certificates, start):
+    agent = start("https://127.0.0.1:1/", "ca_file = /nonexistent/ca.pem\n", run=False)
+    result = agent.command("run", timeout=30)
+    assert result.returncode in (66, 78), result
+    assert "/nonexistent/ca.pem" in result.stderr
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_tls_1_2_and_1_3_are_spoken(version, spool, certificates, start):
+    with badserver.Tls(certificates.good) as server:
+        server.context.minimum_version = server.context.maximum_version = version
+        agent = start(server.url, f"ca_file = {certificates.ca}\n")
+        spool.add()
+        assert agent.wait_until_empty()["delivered"] == 1
+
+
+def test_older_tls_is_not_spoken(spool, certificates, start):
+    with badserver.OldTls(certificates.good) as server:
+        agent = start(server.url, f"ca_file = {certificates.ca}\n")
+        spool.add()
+        refused(agent)
+        assert (server.requests, server.body_bytes) == (0, 0)
+
+
+def test_a_client_certificate_is_shown_where_it_is_asked_for(spool, certificates, start):
+    with badserver.Tls(certificates.good) as server:
+        server.context.load_verify_locations(certificates.ca)
+        server.context.verify_mode = ssl.CERT_REQUIRED
+        ours = f"ca_file = {certificates.ca}\n"
+        agent = start(server.url, ours)
+        spool.add()
+        wait_for_state(agent, "down", "held")
+        assert (server.requests, agent.status()["waiting"]) == (0, 1)
+        reconfigure(agent, server.url, ours + f"client_cert = {certificates.client.cert}\n"
+                    f"client_key = {certificates.client.key}\n")
+        assert agent.wait_until_empty()["delivered"] == 1
+
+
+def test_the_stand_in_endpoint_over_https(spool, tmp_path, certificates, start):
+    with contextlib.closing(support.Sink(tmp_path / "tls", cert=certificates.good.cert,
+                                         key=certificates.good.key)) as sink:
+        sink.start()
+        agent = start(sink.url, f"ca_file = {certificates.ca}\n")
+        spool.add_many([{}] * 50)
+        assert agent.wait_until_empty()["delivered"] == 50
+        # Connections are used again: a handshake for each record would be dear.
+        assert len({post.connection for post in sink.log()}) <= 8
+
+
+@pytest.mark.parametrize("url", [
+    "http://192.0.2.1/", "http://example.com/", "http://127.0.0.1.example.com/",
+    "http://localhost.example.com/", "http://127.0.0.1@example.com/", "http://0.0.0.0/",
+    "http://[::2]/", "http://[::ffff:192.0.2.1]/", "http://2130706433/", "ftp://127.0.0.1/",
+    "//127.0.0.1/", "http:/127.0.0.1/", "http://127.0.0.1:80#@example.com/",
+    "http://127.0.0.1\\@example.com/"])
+@pytest.mark.parametrize("by", ["file", "environment"])
+def test_plain_http_to_another_host_is_refused_before_anything_is_sent(url, by, spool, start):
+    if by == "file":
+        agent = start(url, run=False)
+    else:
+        agent = start("https://127.0.0.1:1/", run=False, environment={"RECONIFY_ENDPOINT": url})
+    spool.add()
+    for command in ("run", "drain"):
+        result = agent.command(command, timeout=30)
+        assert result.returncode == 78, result
+        assert "url" in result.stderr or "RECONIFY_ENDPOINT" in result.stderr
+    assert spool.count() == 1
+
+
+def test_plain_http_to_loopback_of_ipv6(spool, tmp_path, start):
+    with contextlib.closing(support.Sink(tmp_path / "six", host="[::1]")) as sink:
+        try:
+            sink.start()
+        except AssertionError:
+            pytest.skip("this machine has no IPv6")
+        agent = start(sink.url)
+        spool.add()
+        agent.wait_until_empty()
+
+
+# ---- Proxies ----
+
+class Proxy(badserver.BadServer):
+    """An HTTP proxy: CONNECT is answered by `answer` and, where that is a success,
+    led on to `target`; anything else gets a good answer itself."""
+
+    def __init__(self, target=None, answer=b"HTTP/1.1 200 Connection established\r\n\r\n"):
+        super().__init__()
+        self.target, self.answer, self.lines = target, answer, []
+
+    @property
+    def address(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def serve(self, connection):
+        while connection.read_head():
+            line = connection.head.split(b"\r\n")[0].decode()
+            self.lines.append(line)
+            if not line.startswith("CONNECT "):
+                connection.read_body()
+                connection.send(OK)
+                continue
+            connection.send(self.answer)
+            if b" 200 " not in self.answer:
+                return
+            with socket.create_connection(("127.0.0.1", self.target)) as onward:
+                self._start(self._pump, onward, connection.socket)
+                self._pump(connection.socket, onward)
+            return
+
+    def _pump(self, one, other):
+        with contextlib.suppress(OSError):
+            while (part := one.recv(65536)):
+                other.sendall(part)
+        with contextlib.suppress(OSError):
+            other.shutdown(socket.SHUT_WR)
+
+
+PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "HTTPS_PROXY", "ALL_PROXY")
+
+
+def test_the_environments_proxy_is_not_used_unasked(spool, sink, start):
+    with Proxy() as proxy:
+        environment = {name: proxy.address for name in PROXY_VARIABLES}
+        agent = start(sink.url, environment=environment)
+        spool.add()
+        agent.wait_until_empty()
+        assert sink.posts == 1 and proxy.connections == 0
+
+
+def test_the_environments_proxy_is_not_used_unasked_for_https(spool, certificates, start):
+    with Proxy() as proxy, badserver.Tls(certificates.good) as server:
+        environment = {name: proxy.address for name in PROXY_VARIABLES}
+        agent = start(server.url, f"ca_file = {certificates.ca}\n", environment=environment)
+        spool.add()
+        agent.wait_until_empty()
+        assert server.requests == 1 and proxy.connections == 0
+
+
+@pytest.mark.parametrize("how", ["environment", "configuration"])
+def test_a_proxy_that_is_asked_for_carries_https_unread(how, spool, certificates, start):
+    with badserver.Tls(certificates.good) as server, Proxy(server.port) as proxy:
+        value = "environment" if how == "environment" else proxy.address
+        agent = start(server.url, f"ca_file = {certificates.ca}\nproxy = {value}\n",
+                      environment={"https_proxy": proxy.address} if how == "environment" else {})
+        spool.add()
+        agent.wait_until_empty()
+        assert server.requests == 1
+        assert proxy.lines[0].startswith(f"CONNECT 127.0.0.1:{server.port} ")
+
+
+def test_a_proxy_that_wants_a_password_holds_the_endpoint(spool, certificates, start):
+    answer = (b"HTTP/1.1 407 Proxy Authentication Required\r\n"
+              b"Proxy-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\n\r\n")
+    with Proxy(answer=answer) as proxy:
+        agent = start("https://127.0.0.1:1/", f"proxy = {proxy.address}\n")
+        spool.add()
+        assert "407" in refused(agent, "held")["destination"]["reason"]
+
+
+@pytest.mark.parametrize("tail", [b"", b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\nContent-"])
+def test_a_proxys_own_answer_never_counts_as_the_endpoints(tail, spool, certificates, start):
+    class Breaking(badserver.Tls):
+        def serve(self, connection):
+            connection.read_request()
+            connection.send(tail)
+
+    with Breaking(certificates.good) as server, Proxy(server.port) as proxy:
+        agent = start(server.url, f"ca_file = {certificates.ca}\nproxy = {proxy.address}\n")
+        spool.add()
+        refused(agent)
+
+
+def test_a_proxys_password_is_not_told(spool, start):
+    agent = start("https://127.0.0.1:1/",
+                  f"proxy = http://user:pass-word@127.0.0.1:{support.free_port()}\n"
+                  + "[log]\nlevel = debug\n")
+    spool.add()
+    refused(agent)
+    shown = agent.command("status").stdout + agent.command("status", "--json").stdout
+    assert "pass-word" not in shown + agent.errors()
+
+
+# ---- HTTP/2 ----
+
+def test_http2_is_spoken_where_the_server_offers_it(spool, certificates, start):
+    with badserver.Http2(certificates.good) as server:
+        agent = start(server.url, f"ca_file = {certificates.ca}\n")
+        spool.add_many([{"request_body": "x" * 20000}] * 100)
+        assert agent.wait_until_empty()["delivered"] == 100
+        assert server.http2_connections == server.connections == 1
+        assert server.requests == 100
+
+
+@pytest.mark.parametrize("fault", ["goaway", "graceful", "rst", "refused", "closed"])
+def test_http2_that_breaks_off_loses_nothing(fault, spool, certificates, start):
+    with badserver.Http2(certificates.good, fault, times=5) as server:
+        agent = start(server.url, f"ca_file = {certificates.ca}\n", QUICK)
+        spool.add_many([{}] * 20)
+        status = agent.wait_until_empty()
+        assert (status["delivered"], status["dead"]) == (20, 0)
+        assert server.requests >= 20
+
+
+class Http2Answer(badserver.Http2):
+    """Answers the head of a success without its end, then does `then`."""
+
+    def __init__(self, certificate, then, length=False, part=b""):
+        super().__init__(certificate)
+        self.then, self.length, self.part = then, length, part
+        self.broken = 0
+
+    def serve(self, connection):
+        wire = connection.socket
+        state = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        state.initiate_connection()
+        wire.sendall(state.data_to_send())
+        while received := wire.recv(65536):
+            for event in state.receive_data(received):
+                if not isinstance(event, h2.events.StreamEnded):
+                    continue
+                headers = [(":status", "200"), ("content-type", "application/json")]
+                if self.length:
+                    headers.append(("content-length", "15"))
+                state.send_headers(event.stream_id, headers)
+                if self.part:
+                    state.send_data(event.stream_id, self.part)
+                if self.then in ("NO_ERROR", "CANCEL"):
+                    state.reset_stream(event.stream_id, h2.errors.ErrorCodes[self.then])
+                elif self.then == "goaway":
+                    state.close_connection(last_stream_id=event.stream_id)
+                wire.sendall(state.data_to_send())
+                self.broken += 1
+                if self.then in ("goaway", "close"):
+                    return
+            wire.sendall(state.data_to_send())
+
+
+@pytest.mark.parametrize("part", [b"", b"{\"status\":\"ok\""])
+@pytest.mark.parametrize("length", [False, True])
+@pytest.mark.parametrize("then", ["NO_ERROR", "CANCEL", "goaway", "close"])
+def test_an_http2_answer_without_its_end_does_not_count(then, length, part, spool,
+                                                        certificates, start):
+    with Http2Answer(certificates.good, then, length, part) as server:
+        agent = start(server.url, f"ca_file = {certificates.ca}\ntimeout = 5s\n")
+        spool.add()
+        eventually(lambda: server.broken >= 1)
+        refused(agent)
+
+
+class Http2Hang(badserver.Http2):
+    """Never answers a request whose body has `hang` in it; takes the others, slowly."""
+
+    def serve(self, connection):
+        wire = connection.socket
+        state = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        state.initiate_connection()
+        wire.sendall(state.data_to_send())
+        bodies = {}
+        while received := wire.recv(8192):
+            for event in state.receive_data(received):
+                if isinstance(event, h2.events.RequestReceived):
+                    with self.lock:
+                        self.requests += 1
+                elif isinstance(event, h2.events.DataReceived):
+                    bodies[event.stream_id] = (bodies.get(event.stream_id, b"") + event.data)[-500:]
+                    state.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                elif isinstance(event, h2.events.StreamEnded):
+                    if b"hang" in bodies[event.stream_id]:
+                        continue
+                    state.send_headers(event.stream_id, [(":status", "200")], end_stream=True)
+            wire.sendall(state.data_to_send())
+            self.stopping.wait(0.002)
+
+
+def test_an_http2_request_that_hangs_times_out_though_others_move(spool, certificates, start):
+    with Http2Hang(certificates.good) as server:
+        agent = start(server.url, f"ca_file = {certificates.ca}\ntimeout = 2s\n",
+                      "[retry]\nbase = 1s\ncap = 1s\nmax_attempts = 1\n")
+        spool.add(request_body="warm")
+        agent.wait_until_empty()
+        spool.add(request_body="hang")
+        end = time.monotonic() + 30
+        while agent.status()["dead"] == 0:
+            assert time.monotonic() < end, "the request that hangs is never given up"
+            if agent.status()["waiting"] < 12:
+                spool.add_many([{"request_body": "x" * 300_000}] * 12)
+
+
+# ---- Time ----
+
+@pytest.mark.parametrize("server", [badserver.NeverReads, lambda: badserver.SlowBytes(0.4)])
+def test_an_answer_that_does_not_come_to_its_end_is_given_up(server, spool, start):
+    with server() as bad:
+        agent = start(bad.url, "timeout = 1s\n", QUICK)
+        spool.add()
+        refused(agent)
+        eventually(lambda: bad.connections >= 2)
+        assert agent.status()["delivered"] == 0
+
+
+class SlowReader(badserver.BadServer):
+    """Reads the body in small parts, `pace` bytes a second, then answers."""
+
+    def __init__(self, pace):
+        super().__init__()
+        self.pace = pace
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+
+    def serve(self, connection):
+        while connection.read_head():
+            while connection.left > 0:
+                if not connection.read_body(self.pace // 10):
+                    return
+                self.stopping.wait(0.1)
+            connection.send(OK)
+
+
+def test_an_upload_that_moves_slowly_is_never_ended(spool, start):
+    with SlowReader(pace=1_000_000) as server:
+        agent = start(server.url, "timeout = 1s\n")
+        spool.add(request_body="x" * 6_000_000)
+        begun = time.monotonic()
+        assert agent.wait_until_empty()["delivered"] == 1
+        assert time.monotonic() - begun > 3  # or it was no slow upload
+        assert server.requests == 1
+
+
+def test_one_hanging_record_does_not_keep_others_from_being_sent(spool, start):
+    # Connections are not used again, so each request begins with a new one.
+    class Closing(badserver.BadServer):
+        taken = 0
+
+        def serve(self, connection):
+            connection.read_head()
+            body = b""
+            while connection.left > 0:
+                if not connection.buffer and not connection._fill():
+                    return
+                part, connection.buffer = connection.buffer, b""
+                connection.left -= len(part)
+                body += part
+            if b"hang" in body:
+                self.stopping.wait()
+                return
+            with self.lock:
+                self.taken += 1
+            connection.send(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
+
+    with Closing() as server:
+        agent = start(server.url, "timeout = 30s\n", QUICK)
+        spool.add_many([{"request_body": f"warm{n}"} for n in range(20)])
+        agent.wait_until_empty()
+        spool.add_many([{"request_body": text} for text in ["hang"] + ["fine"] * 6])
+        eventually(lambda: server.taken == 26, 20)
