@@ -20,6 +20,12 @@ static const struct payload_fault fault_crashed = {
 static void accept_entry(struct ship *ship, struct job_entry *entry)
 {
 	struct item *item = roster_find(&ship->roster, entry->id);
+	if (item != NULL && item->done && entry->uuid[0] != '\0' &&
+	    strcmp(item->uuid, entry->uuid) != 0) {
+		roster_remove(&ship->roster, item); /* another row under the same id */
+		ship->kept_count--;
+		item = NULL;
+	}
 	bool known = item != NULL;
 	if (known && item->state != LOADING) {
 		free(entry->payload); /* met again by a scan from an earlier id */
@@ -173,15 +179,21 @@ static void verdicts_written(struct ship *ship, enum spool_status settled)
 			ship->frontier = flow_least(ship->frontier, item->id);
 			ship->more = true;
 		}
-		if (item != NULL && ship->changes[i].refused) {
-			/* Kept in mind until a restart, so that it is not sent again and again. */
+		/* Kept in mind, so that a row which a damaged or changed file still shows is not
+		 * sent again and again. */
+		bool keep = item != NULL && (ship->changes[i].refused || ship->changes[i].missed) &&
+		            ship->kept_count < KEPT_MAX;
+		if (keep) {
+			item->done = true;
+			ship->kept_count++;
 			roster_move(&ship->roster, item, QUEUED);
+		}
+		if (item != NULL && ship->changes[i].refused)
 			flow_say(ship, LOG_ERROR, "record %" PRId64 " is done with, but cannot leave the "
 			    "spool, whose tables somebody changed; it is not sent again before a "
 			    "restart; see 'reconify-agent check'", item->id);
-		} else if (item != NULL) {
+		if (item != NULL && !keep)
 			roster_remove(&ship->roster, item);
-		}
 		free(ship->verdicts[i].note);
 	}
 	ship->verdict_count -= done;

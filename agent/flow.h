@@ -14,6 +14,7 @@
 #define UNSETTLED_MAX 256     /* in flight and unsettled: what a crash can send twice */
 #define WINDOW 128            /* records known ahead of those in flight */
 #define WAITING_MAX 1024      /* records that fail by themselves, at once */
+#define KEPT_MAX 1000
 #define TRIED_MAX 16          /* sessions that a held app's probes go through in turn */
 #define REJECTED_MAX 10       /* in a row: then the configuration is the cause */
 
@@ -62,6 +63,7 @@ struct ship {
 	uint64_t newest_success;  /* the number of the latest post that was delivered */
 	uint64_t posts_when_lost; /* what was sent before is no probe */
 	unsigned generation;      /* of the configuration */
+	size_t kept_count; /* records that are done with, though their rows may be there */
 	size_t need; /* bytes that the next record asks for, where it did not fit */
 
 	int64_t frontier; /* the first id never looked at */

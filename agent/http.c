@@ -2,11 +2,14 @@
 #include "agent/http.h"
 
 #include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 
 #define HEADER_VALUE_SIZE 128
 
@@ -21,7 +24,8 @@ struct http {
 	int64_t timeout;
 	void *ticket;
 	size_t upload_size, header_bytes;
-	int64_t progress, progress_at; /* the last that was seen, and when */
+	int64_t progress, progress_at; /* bytes that curl took, and when anything last moved */
+	int64_t arrived, arrives_at;   /* on its connection: acknowledged; and when its own are */
 	curl_socket_t socket;
 	bool cut;
 	bool headed; /* the final answer's header block came to its end */
@@ -217,22 +221,40 @@ void *http_ticket(const struct http *http)
 	return http->ticket;
 }
 
+/* How many bytes the other side has acknowledged, and how many it has not yet. */
+static bool read_queue(curl_socket_t socket, int64_t *acknowledged, int64_t *queued)
+{
+	struct tcp_info info;
+	socklen_t size = sizeof info;
+	int unsent = 0;
+	memset(&info, 0, sizeof info);
+	if (socket == CURL_SOCKET_BAD || ioctl(socket, SIOCOUTQ, &unsent) != 0 ||
+	    getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &size) != 0)
+		return false;
+	*acknowledged = (int64_t)info.tcpi_bytes_acked;
+	*queued = unsent;
+	return true;
+}
+
 bool http_is_stuck(struct http *http, curl_socket_t shared, int64_t now)
 {
 	curl_off_t uploaded = 0;
+	int64_t acknowledged = 0, queued = 0;
 	/* Not CURLINFO_ACTIVESOCKET: that names the last connection, not the present. */
-	curl_socket_t socket = http->socket != CURL_SOCKET_BAD ? http->socket : shared;
-	int unsent = 0;
+	if (!read_queue(http->socket != CURL_SOCKET_BAD ? http->socket : shared, &acknowledged, &queued))
+		acknowledged = queued = 0;
 	(void)curl_easy_getinfo(http->easy, CURLINFO_SIZE_UPLOAD_T, &uploaded);
-	/* What curl has handed to the kernel may wait there for minutes on a slow
-	 * link: only what left this host is progress. */
-	if (socket == CURL_SOCKET_BAD || ioctl(socket, SIOCOUTQ, &unsent) != 0)
-		unsent = 0;
-	int64_t progress = (int64_t)uploaded - unsent;
-	/* It only counts as it grows: in HTTP/2 others' data come and go in that queue. */
-	if (progress > http->progress) {
-		http->progress = progress;
+	/* What curl has handed to the kernel may wait there for minutes on a slow link,
+	 * with HTTP/2 also behind others' data: until all that was in the queue then has
+	 * arrived, whatever arrives is progress. */
+	if ((int64_t)uploaded != http->progress) {
+		http->progress = (int64_t)uploaded;
 		http->progress_at = now;
+		http->arrives_at = acknowledged + queued;
+		http->arrived = acknowledged;
+	} else if (acknowledged > http->arrived && http->arrived < http->arrives_at) {
+		http->progress_at = now;
+		http->arrived = acknowledged;
 	}
 	return now - http->progress_at >= http->timeout;
 }

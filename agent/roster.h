@@ -48,6 +48,7 @@ struct item {
 	size_t size;
 	int64_t bytes;
 	bool keyed;
+	bool done;           /* QUEUED for good: it has its verdict, whatever the file shows */
 	bool probe;          /* tries whether a held app is taken again */
 	unsigned attempts;   /* failures that were its own */
 	unsigned failures;   /* in a row, for its backoff */

@@ -155,6 +155,8 @@ void flow_each(struct ship *ship, void (*act)(struct ship *ship, struct item *it
 
 static void forget_if_held(struct ship *ship, struct item *item)
 {
+	if (item->done)
+		return;
 	if (flow_is_aside(&ship->apps[item->app]) && item->state != FLYING && item->state != SETTLING &&
 	    item->state != LOADING)
 		flow_forget(ship, item); /* what is LOADING is looked at when it comes back */
@@ -617,6 +619,7 @@ static void forget_if_idle(struct ship *ship, struct item *item)
 void flow_start_over(struct ship *ship)
 {
 	flow_each(ship, forget_if_idle);
+	ship->kept_count = 0;
 	for (size_t i = 0; i < ROSTER_BUCKETS; i++) {
 		struct session *next;
 		for (struct session *session = ship->roster.sessions[i]; session != NULL;

@@ -16,6 +16,7 @@ import h2.config
 import h2.connection
 import h2.errors
 import h2.events
+import h2.settings
 import pytest
 
 import badserver
@@ -541,7 +542,7 @@ class Http2Hang(badserver.Http2):
 def test_an_http2_request_that_hangs_times_out_though_others_move(spool, certificates, start):
     with Http2Hang(certificates.good) as server:
         agent = start(server.url, f"ca_file = {certificates.ca}\ntimeout = 2s\n",
-                      "[retry]\nbase = 1s\ncap = 1s\nmax_attempts = 1\n")
+                      "[retry]\nbase = 5s\ncap = 5s\nmax_attempts = 1\n")
         spool.add(request_body="warm")
         agent.wait_until_empty()
         spool.add(request_body="hang")
@@ -589,6 +590,49 @@ def test_an_upload_that_moves_slowly_is_never_ended(spool, start):
         assert agent.wait_until_empty()["delivered"] == 1
         assert time.monotonic() - begun > 3  # or it was no slow upload
         assert server.requests == 1
+
+
+class SlowHttp2(badserver.Http2):
+    """Grants windows that never fill, but reads the wire at `pace` bytes a second."""
+
+    def __init__(self, certificate, pace):
+        super().__init__(certificate)
+        self.pace = pace
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+
+    def serve(self, connection):
+        wire = connection.socket
+        state = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        state.initiate_connection()
+        state.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1 << 28})
+        state.increment_flow_control_window(1 << 28)
+        wire.sendall(state.data_to_send())
+        sizes = {}
+        while received := wire.recv(16384):
+            for event in state.receive_data(received):
+                if isinstance(event, h2.events.RequestReceived):
+                    with self.lock:
+                        self.requests += 1
+                elif isinstance(event, h2.events.DataReceived):
+                    sizes[event.stream_id] = sizes.get(event.stream_id, 0) + len(event.data)
+                elif isinstance(event, h2.events.StreamEnded):
+                    state.send_headers(event.stream_id, [(":status", "200")], end_stream=True)
+            wire.sendall(state.data_to_send())
+            if any(size > 1000 for size in sizes.values()):
+                self.stopping.wait(len(received) / self.pace)
+
+
+def test_a_small_record_behind_large_ones_on_a_slow_http2_connection_is_not_ended(
+        spool, certificates, start):
+    with SlowHttp2(certificates.good, pace=1_000_000) as server:
+        agent = start(server.url, f"ca_file = {certificates.ca}\ntimeout = 1s\n")
+        spool.add_many([{}] * 12)  # so that the connection is open, and many may fly
+        agent.wait_until_empty()
+        spool.add_many([{"request_body": "x" * 2_500_000}] * 3)
+        eventually(lambda: server.requests == 15)
+        spool.add_many([{"request_body": "small"}] * 3)
+        status = agent.wait_until_empty()
+        assert (status["delivered"], server.requests) == (18, 18)
 
 
 def test_one_hanging_record_does_not_keep_others_from_being_sent(spool, start):
