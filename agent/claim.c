@@ -236,6 +236,7 @@ void claim_accept(struct ship *ship, struct job *job)
 	ship->working = false;
 	storage_answered(ship, job);
 	verdicts_written(ship, job->settled);
+	ship->limits_due = job->limits;
 	if (job->reopened) {
 		go_over(ship, job);
 		return;
@@ -508,7 +509,9 @@ void claim_next(struct ship *ship)
 	             ship->roster.ready.count + ship->roster.cold.count == 0 &&
 	             ship->roster.hungry == NULL;
 	job->touch = ship->storage != SPOOL_OK;
-	if (!settles && job->load_count == 0 && job->scan == SCAN_NOTHING && !job->touch)
+	job->limits = ship->limits_due;
+	if (!settles && job->load_count == 0 && job->scan == SCAN_NOTHING && !job->touch &&
+	    !job->limits)
 		return;
 	ship->working = true;
 	ship->world.work(ship->world.self, job);

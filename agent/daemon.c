@@ -19,7 +19,6 @@
 #include "agent/loop.h"
 #include "agent/status.h"
 
-#define ROW_SLACK (1 << 20) /* rows a little over max_record can still be looked at */
 #define WATCH_INTERVAL_MS 200
 #define DESCRIPTORS_MIN 40
 
@@ -134,7 +133,7 @@ static int take_spool(const struct config *config, enum spool_mode mode, struct 
 {
 	struct spool_error error;
 	*holder = 0;
-	*spool = spool_open(config->spool_path, mode, config->max_record + ROW_SLACK, &error);
+	*spool = spool_open(config->spool_path, mode, config->max_record + SPOOL_ROW_SLACK, &error);
 	if (*spool == NULL)
 		return complain(status_exit_code(error.status), error.sentence, "");
 	enum lock_result result = lock_take(lock, config->spool_path, holder);

@@ -95,6 +95,7 @@ struct ship {
 
 	char reason[REPORT_REASON_SIZE]; /* why the destination is not up */
 	int64_t since, last_delivered_at;
+	bool limits_due; /* a reload may have changed them */
 	bool report_due; /* the state changed and is not written down yet */
 	bool careful, suspected, stopping, scanned_once;
 	char condemned[RECORD_UUID_SIZE + 1];

@@ -293,14 +293,12 @@ static bool follow_path(struct job *job, struct spool **spool, const char *path)
 	}
 	/* Closed first: SQLite then removes the -wal, which is not the new file's. */
 	spool_close(*spool);
-	*spool = spool_open(path, SPOOL_WORK, job->config->max_record + (1 << 20), &job->error);
+	*spool = spool_open(path, SPOOL_WORK, job->config->max_record + SPOOL_ROW_SLACK, &job->error);
 	if (*spool == NULL) {
 		job->read = job->error.status;
 		return false;
 	}
-	job->reopened = true;
-	(void)spool_set_limits(*spool, job->config->max_spool, job->config->max_record,
-	                       job->config->when_full == WHEN_FULL_DROP_OLDEST);
+	job->reopened = job->limits = true;
 	return true;
 }
 
@@ -325,6 +323,12 @@ void job_run(struct job *job, struct spool **spool, const char *path)
 		if (job->settled != SPOOL_OK)
 			job->error = *spool_last_error(*spool);
 	}
+	/* Where this fails (a lock, most likely), the next job does it again. */
+	if (job->limits && job->settled == SPOOL_OK)
+		job->limits = spool_set_limits(*spool, job->config->max_spool,
+		                               job->config->max_record,
+		                               job->config->when_full == WHEN_FULL_DROP_OLDEST) !=
+		              SPOOL_OK;
 	if (job->load_count == 0 && job->scan == SCAN_NOTHING && !job->touch)
 		return;
 	job->read = spool_begin_read(*spool);

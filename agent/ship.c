@@ -907,7 +907,7 @@ bool ship_reload(struct ship *ship, const struct config *config)
 	ship->unknown_name[0] = '\0';
 	flow_start_over(ship);
 	breaker_try_now(&ship->breaker, flow_now(ship));
-	ship->report_due = true;
+	ship->report_due = ship->limits_due = true;
 	pump(ship);
 	return true;
 }

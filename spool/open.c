@@ -371,6 +371,9 @@ bool spool_was_replaced(const struct spool *spool, bool *orphaned)
 enum spool_status spool_set_limits(struct spool *spool, int64_t max_spool,
                                    int64_t max_record, bool drop_oldest)
 {
+	int64_t row_limit = max_record + SPOOL_ROW_SLACK;
+	spool->row_limit = row_limit > INT_MAX ? INT_MAX : (int)row_limit;
+	(void)sqlite3_limit(spool->db, SQLITE_LIMIT_LENGTH, spool->row_limit);
 	sqlite3_stmt *update = spool_statement(spool, SET_LIMITS);
 	if (update == NULL)
 		return spool->error.status;

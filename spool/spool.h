@@ -43,6 +43,9 @@ struct spool_error {
 
 struct spool;
 
+/* Rows so much larger than max_record can still be looked at. */
+#define SPOOL_ROW_SLACK (1 << 20)
+
 enum spool_mode {
 	SPOOL_READ,  /* look only; never creates, never migrates */
 	SPOOL_WORK,  /* read and settle an existing spool; migrates an older one */
@@ -66,7 +69,8 @@ const struct spool_error *spool_last_error(const struct spool *spool);
  * more, so that what is in it can be had only through this connection. */
 bool spool_was_replaced(const struct spool *spool, bool *orphaned);
 
-/* Writes down the limits that the triggers enforce, where they differ. */
+/* Writes down the limits that the triggers enforce, where they differ, and reads rows
+ * a little over `max_record` from now on. */
 enum spool_status spool_set_limits(struct spool *spool, int64_t max_spool,
                                    int64_t max_record, bool drop_oldest);
 
