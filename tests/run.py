@@ -18,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import xml.etree.ElementTree as ElementTree
@@ -247,15 +248,14 @@ def main():
     runner = Runner(float(os.environ.get("TEST_LIMIT") or 540))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda got, _: runner.stop(signal.Signals(got).name))
-    # Nothing is written outside the build's folder.
-    scratch = os.path.abspath(os.path.join(build, "tests", "tmp"))
-    shutil.rmtree(scratch, ignore_errors=True)
-    os.makedirs(scratch)
+    # Short, since sockets and some tests have little room for a path; gone at the end.
+    scratch = tempfile.mkdtemp(prefix="reconify-")
     os.environ["TMPDIR"] = scratch
     for program in units:
         run_unit(program, runner, tally)
     if os.path.isdir("tests/behaviour"):
         run_behaviour(build, runner, tally)
+    shutil.rmtree(scratch, ignore_errors=True)
     if tally.passed + len(tally.failed) == 0:
         tally.failed.append("nothing ran")
     tally.print()
