@@ -250,6 +250,7 @@ def main():
         signal.signal(number, lambda got, _: runner.stop(signal.Signals(got).name))
     # Short, since sockets and some tests have little room for a path; gone at the end.
     scratch = tempfile.mkdtemp(prefix="reconify-")
+    os.chmod(scratch, 0o711)  # some tests run as other users
     os.environ["TMPDIR"] = scratch
     for program in units:
         run_unit(program, runner, tally)
