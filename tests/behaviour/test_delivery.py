@@ -14,7 +14,6 @@ import re
 import signal
 import socket
 import struct
-import subprocess
 import threading
 import time
 
@@ -810,7 +809,7 @@ def test_new_keys_are_used_for_what_waited_under_the_old_ones(spool, endpoint, s
     agent.configure(two_apps(QUICK, "second"))
     os.kill(agent.pid, signal.SIGHUP)
     agent.wait_until_empty()
-    assert endpoint.accepted() == ["b1", "b2", "b3"]
+    assert sorted(endpoint.accepted()) == ["b1", "b2", "b3"]  # no session: no order
 
 
 # ---- Drain ----

@@ -5,7 +5,6 @@ never counts as delivered unless the server said so in a complete answer.
 
 import contextlib
 import os
-import re
 import signal
 import socket
 import ssl
@@ -319,18 +318,14 @@ def test_the_stand_in_endpoint_over_https(spool, tmp_path, certificates, start):
     "http://[::2]/", "http://[::ffff:192.0.2.1]/", "http://2130706433/", "ftp://127.0.0.1/",
     "//127.0.0.1/", "http:/127.0.0.1/", "http://127.0.0.1:80#@example.com/",
     "http://127.0.0.1\\@example.com/"])
-@pytest.mark.parametrize("by", ["file", "environment"])
-def test_plain_http_to_another_host_is_refused_before_anything_is_sent(url, by, spool, start):
-    if by == "file":
-        agent = start(url, run=False)
-    else:
-        agent = start("https://127.0.0.1:1/", run=False, environment={"RECONIFY_ENDPOINT": url})
-    spool.add()
-    for command in ("run", "drain"):
+def test_plain_http_to_another_host_is_refused_before_anything_is_sent(url, spool, start):
+    ways = {"run": (url, {}, "url"),
+            "drain": ("https://127.0.0.1:1/", {"RECONIFY_ENDPOINT": url}, "RECONIFY_ENDPOINT")}
+    for command, (in_file, environment, name) in ways.items():
+        agent = start(in_file, run=False, environment=environment)
         result = agent.command(command, timeout=30)
         assert result.returncode == 78, result
-        assert "url" in result.stderr or "RECONIFY_ENDPOINT" in result.stderr
-    assert spool.count() == 1
+        assert name in result.stderr
 
 
 def test_plain_http_to_loopback_of_ipv6(spool, tmp_path, start):
@@ -502,8 +497,8 @@ class Http2Answer(badserver.Http2):
             wire.sendall(state.data_to_send())
 
 
-@pytest.mark.parametrize("part", [b"", b"{\"status\":\"ok\""])
-@pytest.mark.parametrize("length", [False, True])
+@pytest.mark.parametrize("length, part", [(False, b""), (True, b""),
+                                          (False, b"{\"status\":\"ok\"")])
 @pytest.mark.parametrize("then", ["NO_ERROR", "CANCEL", "goaway", "close"])
 def test_an_http2_answer_without_its_end_does_not_count(then, length, part, spool,
                                                         certificates, start):
