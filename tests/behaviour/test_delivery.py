@@ -1004,7 +1004,7 @@ def test_memory_stays_bounded_whatever_waits(spool, start):
         PRAGMA synchronous = OFF;
         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 8)
         INSERT INTO interactions(model_id, request_body, response_body)
-        SELECT 'anthropic.claude-v2', printf('r%d', i) || printf('%.*c', (10 + i % 3 * 7) * 1000000, 'x'),
+        SELECT 'anthropic.claude-v2', printf('%.*c', (10 + i % 3 * 7) * 1000000, 'x'),
                '{"completion":"x"}' FROM n;""")
     sizes, lock = [], threading.Lock()
 
