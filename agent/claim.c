@@ -17,6 +17,14 @@ static const struct payload_fault fault_crashed = {
 
 /* --- What a job brought back -------------------------------------------- */
 
+/* While the job ran, rows of this session that come before may have been forgotten:
+ * then this one must wait until they are met again. */
+static bool stands_behind_unknown(const struct ship *ship, const struct job_entry *entry)
+{
+	const struct session *session = roster_find_session(&ship->roster, entry->session);
+	return entry->session != SESSION_NONE && session != NULL && session->more_from <= entry->id;
+}
+
 static void accept_entry(struct ship *ship, struct job_entry *entry)
 {
 	struct item *item = roster_find(&ship->roster, entry->id);
@@ -33,6 +41,10 @@ static void accept_entry(struct ship *ship, struct job_entry *entry)
 	}
 	if (!known && entry->state == ENTRY_GONE)
 		return;
+	if (!known && stands_behind_unknown(ship, entry)) {
+		free(entry->payload);
+		return;
+	}
 	if (!known)
 		item = roster_add(&ship->roster, entry->id, entry->app, entry->session);
 	if (item == NULL) {
@@ -93,6 +105,17 @@ static void no_probe_found(struct app *app, const struct job *job)
 		flow_try_all_again(app); /* all were tried in turn */
 }
 
+/* What was looked at of a session is known from now on, unless its rows were put
+ * back while the job ran. */
+static void advance_session(struct ship *ship, const struct job *job)
+{
+	if (ship->scan != SCAN_SESSION)
+		return;
+	struct session *session = roster_find_session(&ship->roster, ship->scan_session);
+	if (session != NULL && session->more_from == job->from)
+		session->more_from = job->end ? INT64_MAX : job->next;
+}
+
 static void accept_scan(struct ship *ship, const struct job *job)
 {
 	struct session *session;
@@ -100,7 +123,9 @@ static void accept_scan(struct ship *ship, const struct job *job)
 	case SCAN_NOTHING:
 		return;
 	case SCAN_ANY:
-		ship->frontier = job->next > ship->frontier ? job->next : ship->frontier;
+		/* Where it was put back while the job ran, that holds. */
+		if (ship->frontier == job->from)
+			ship->frontier = job->next;
 		if (job->end)
 			ship->scanned_once = true;
 		ship->more = ship->more || !job->end;
@@ -126,7 +151,6 @@ static void accept_scan(struct ship *ship, const struct job *job)
 		session = roster_find_session(&ship->roster, ship->scan_session);
 		if (session == NULL)
 			return;
-		session->more_from = job->end ? INT64_MAX : job->next;
 		roster_feed(&ship->roster, session);
 		roster_trim(&ship->roster, session);
 		return;
@@ -252,6 +276,7 @@ void claim_accept(struct ship *ship, struct job *job)
 		flow_say(ship, LOG_ERROR, "%s; records from id %" PRId64 " on cannot be read and were "
 		    "passed over", job->error.sentence, job->damaged_from);
 	}
+	advance_session(ship, job);
 	for (size_t i = 0; i < job->entry_count; i++)
 		accept_entry(ship, &job->entries[i]);
 	accept_scan(ship, job);
@@ -495,7 +520,6 @@ void claim_next(struct ship *ship)
 	memset(job, 0, offsetof(struct job, entries));
 	job->entry_count = 0;
 	job->end = job->reopened = job->abandoned = false;
-	job->next = 0;
 	job->need = 0;
 	job->unknown_count = 0;
 	job->damaged_from = job->damaged_to = 0;
@@ -505,6 +529,7 @@ void claim_next(struct ship *ship)
 	bool settles = prepare_settle(ship);
 	prepare_load(ship);
 	prepare_scan(ship);
+	job->next = job->from; /* where it stays if the job cannot begin */
 	job->leave = ship->breaker.state == DESTINATION_UP && ship->roster.flying.count == 0 &&
 	             ship->roster.ready.count + ship->roster.cold.count == 0 &&
 	             ship->roster.hungry == NULL;

@@ -912,6 +912,73 @@ static void a_probe_that_is_due_while_nothing_may_be_sent_does_not_spin(void **s
 	destroy(world);
 }
 
+static enum reply beta_refused_for_now(struct world *world, const struct row *row)
+{
+	return *(bool *)world->context && strcmp(row->app, "beta") == 0 ? S401 : OK;
+}
+
+/* The answer that releases an app comes while a scan is under way from behind the
+ * app's rows, and one row that nobody's keys fit keeps the flow from starting anew. */
+static void a_release_while_a_scan_is_under_way_is_not_forgotten(void **state)
+{
+	(void)state;
+	bool refused = true;
+	struct world *world = create();
+	world->reply = beta_refused_for_now;
+	world->context = &refused;
+	(void)insert(world, "nobody", "", OK);
+	for (int i = 0; i < 20; i++)
+		(void)insert(world, "beta", "", OK);
+	(void)insert(world, "default", "", OK);
+	start(world);
+	run_for(world, MINUTE);
+	assert_int_equal(waiting(world), 21);
+	refused = false;
+	world->job_time = 100;
+	for (int i = 0; i < 8000; i++) {
+		ship_wake(world->ship);
+		run_for(world, 40);
+	}
+	run_for(world, MINUTE);
+	assert_int_equal(waiting(world), 1);
+	destroy(world);
+}
+
+static enum reply busy_at_times(struct world *world, const struct row *row)
+{
+	(void)row;
+	return roll(world) % 6 == 0 ? S409 : OK;
+}
+
+static int64_t any_latency(struct world *world, const struct row *row)
+{
+	(void)row;
+	return 1 + (int64_t)(roll(world) % 150);
+}
+
+/* Rows of a session are read ahead while its first one fails, and what stood behind
+ * that one is forgotten: what comes back must not overtake it. */
+static void a_session_keeps_its_order_while_jobs_take_their_time(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= 20; seed++) {
+		struct world *world = create();
+		world->seed = seed;
+		world->reply = busy_at_times;
+		world->latency = any_latency;
+		world->job_time = (int64_t)(seed * 10);
+		world->config->max_attempts = 1000;
+		execute(world, "BEGIN");
+		for (int i = 0; i < 120; i++)
+			(void)insert(world, "default", i % 3 == 2 ? "t" : "s", OK);
+		execute(world, "COMMIT");
+		start(world);
+		run_for(world, 24 * HOUR);
+		assert_int_equal(waiting(world), 0);
+		destroy(world);
+	}
+}
+
 static enum reply both_refused(struct world *world, const struct row *row)
 {
 	return *(bool *)world->context && strcmp(row->app, "default") != 0 ? S401 : OK;
@@ -1283,6 +1350,8 @@ int main(void)
 		cmocka_unit_test(a_read_error_with_a_full_window_does_not_stop_the_flow),
 		cmocka_unit_test(storage_that_fails_now_and_then_only_slows_things_down),
 		cmocka_unit_test(a_probe_that_is_due_while_nothing_may_be_sent_does_not_spin),
+		cmocka_unit_test(a_release_while_a_scan_is_under_way_is_not_forgotten),
+		cmocka_unit_test(a_session_keeps_its_order_while_jobs_take_their_time),
 		cmocka_unit_test(a_probe_finds_its_row_behind_many_of_others),
 		cmocka_unit_test(ten_rejections_in_a_row_hold_the_app_and_the_ten_wait_again),
 		cmocka_unit_test(a_reload_that_moves_the_apps_leaves_no_session_behind),
