@@ -68,9 +68,8 @@ static void accept_entry(struct ship *ship, struct job_entry *entry)
 		if (entry->attempts > item->attempts)
 			item->attempts = entry->attempts;
 	}
-	if (entry->payload != NULL) {
+	if (entry->payload != NULL)
 		roster_load(&ship->roster, item, entry->payload, entry->size);
-	}
 	const struct payload_fault *fault = entry->fault;
 	if (fault == NULL && ship->condemned[0] != '\0' &&
 	    strcmp(item->uuid, ship->condemned) == 0)
@@ -252,7 +251,7 @@ static void go_over(struct ship *ship, const struct job *job)
 		free(job->entries[i].payload);
 	ship->scan = SCAN_NOTHING;
 	ship->need = 0;
-	flow_start_over(ship);
+	flow_start_over(ship, true);
 }
 
 void claim_accept(struct ship *ship, struct job *job)
@@ -355,16 +354,12 @@ bool claim_is_full(const struct ship *ship)
 	return known_ahead(ship) >= WINDOW;
 }
 
-static bool may_fly(const struct ship *ship)
-{
-	return !ship->stopping && ship->breaker.state == DESTINATION_UP;
-}
-
-/* True while a job may build payloads: the destination takes them, or a probe is
- * due. */
+/* True while payloads are wanted ahead: the destination takes them, and there is
+ * room. */
 static bool may_build(const struct ship *ship)
 {
-	return may_fly(ship) && memory_room(ship) >= ship->need;
+	return !ship->stopping && ship->breaker.state == DESTINATION_UP &&
+	       memory_room(ship) >= ship->need;
 }
 
 unsigned claim_room(const struct ship *ship)

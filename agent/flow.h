@@ -120,21 +120,11 @@ static inline int64_t flow_least(int64_t a, int64_t b)
 void flow_say(const struct ship *ship, enum config_log_level level, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
-/* Calls `act` for every known record, which it may remove. */
-void flow_each(struct ship *ship, void (*act)(struct ship *ship, struct item *item));
-
 /* Room for one more verdict; never NULL. */
 struct verdict_note *flow_new_verdict(struct ship *ship);
 
-/* A record has its verdict: its session goes on, its fate is written down. */
-struct verdict_note *flow_settle(struct ship *ship, struct item *item,
-                                 enum spool_change_kind kind);
-
-/* Likewise, as a dead letter. */
+/* A record's verdict is a dead letter: its session goes on, its fate is written down. */
 void flow_bury(struct ship *ship, struct item *item, const char *code, const char *sentence);
-
-/* Lets the records of all parked apps in again. */
-void flow_unpark(struct ship *ship);
 
 /* True while no record of the app is to be known: it is held, or parked. */
 static inline bool flow_is_aside(const struct app *app)
@@ -154,8 +144,9 @@ void flow_try_all_again(struct app *app);
 /* Back to where a job can build it again. */
 void flow_cool(struct ship *ship, struct item *item);
 
-/* Forgets all but what is on its way, and reads from the first id on. */
-void flow_start_over(struct ship *ship);
+/* Forgets all but what is on its way, and reads from the first id on. `other_file`:
+ * also what is done with, though its rows may still be there. */
+void flow_start_over(struct ship *ship, bool other_file);
 
 /* True when no further records are wanted in memory. */
 bool claim_is_full(const struct ship *ship);

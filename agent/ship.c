@@ -59,7 +59,8 @@ struct verdict_note *flow_new_verdict(struct ship *ship)
 	return verdict;
 }
 
-struct verdict_note *flow_settle(struct ship *ship, struct item *item,
+/* A record has its verdict: its session goes on, its fate is written down. */
+static struct verdict_note *settle(struct ship *ship, struct item *item,
                                    enum spool_change_kind kind)
 {
 	struct verdict_note *verdict = flow_new_verdict(ship);
@@ -77,7 +78,7 @@ struct verdict_note *flow_settle(struct ship *ship, struct item *item,
 
 void flow_bury(struct ship *ship, struct item *item, const char *code, const char *sentence)
 {
-	struct spool_change *change = &flow_settle(ship, item, CHANGE_DEAD)->change;
+	struct spool_change *change = &settle(ship, item, CHANGE_DEAD)->change;
 	change->code = code;
 	change->sentence = sentence;
 	change->http_status = item->status;
@@ -142,7 +143,7 @@ void flow_try_all_again(struct app *app)
 }
 
 /* Calls `act` for every item, which may free it. */
-void flow_each(struct ship *ship, void (*act)(struct ship *ship, struct item *item))
+static void for_each_item(struct ship *ship, void (*act)(struct ship *ship, struct item *item))
 {
 	for (size_t i = 0; i < ROSTER_BUCKETS; i++) {
 		struct item *next;
@@ -162,7 +163,22 @@ static void forget_if_held(struct ship *ship, struct item *item)
 		flow_forget(ship, item); /* what is LOADING is looked at when it comes back */
 }
 
-static void set_aside(struct ship *ship, size_t place);
+static void set_aside(struct ship *ship, size_t place)
+{
+	struct app *app = &ship->apps[place];
+	for_each_item(ship, forget_if_held);
+	for (size_t i = 0; i < ROSTER_BUCKETS; i++) {
+		struct session *next;
+		for (struct session *session = ship->roster.sessions[i]; session != NULL; session = next) {
+			next = session->chain;
+			if (session->app != place)
+				continue;
+			app->more_from = flow_least(app->more_from, session->more_from);
+			session->more_from = INT64_MAX;
+			roster_trim(&ship->roster, session);
+		}
+	}
+}
 
 void flow_hold_app(struct ship *ship, size_t place, int64_t probe_due, const char *reason)
 {
@@ -181,23 +197,6 @@ void flow_hold_app(struct ship *ship, size_t place, int64_t probe_due, const cha
 		set_aside(ship, place);
 }
 
-static void set_aside(struct ship *ship, size_t place)
-{
-	struct app *app = &ship->apps[place];
-	flow_each(ship, forget_if_held);
-	for (size_t i = 0; i < ROSTER_BUCKETS; i++) {
-		struct session *next;
-		for (struct session *session = ship->roster.sessions[i]; session != NULL; session = next) {
-			next = session->chain;
-			if (session->app != place)
-				continue;
-			app->more_from = flow_least(app->more_from, session->more_from);
-			session->more_from = INT64_MAX;
-			roster_trim(&ship->roster, session);
-		}
-	}
-}
-
 /* While the destination is down and the records of one app fill all the room, the
  * next probe should be of another: this app alone may be what the server fails on. */
 static void park_app(struct ship *ship, size_t place)
@@ -207,7 +206,8 @@ static void park_app(struct ship *ship, size_t place)
 	ship->more = true;
 }
 
-void flow_unpark(struct ship *ship)
+/* Lets the records of all parked apps in again. */
+static void unpark(struct ship *ship)
 {
 	for (size_t i = 0; i < APP_PLACES; i++) {
 		struct app *app = &ship->apps[i];
@@ -278,15 +278,23 @@ static void destination_lost(struct ship *ship)
 	ship->since = ship->world.wall(ship->world.self);
 	ship->report_due = true;
 	ship->posts_when_lost = ship->posts;
-	flow_each(ship, make_cold);
-	flow_each(ship, clear_doubt);
+	for_each_item(ship, make_cold);
+	for_each_item(ship, clear_doubt);
 	flow_say(ship, held ? LOG_ERROR : LOG_WARNING,
 	    held ? "the endpoint is held, everything waits: %s"
 	         : "the endpoint is unavailable, everything waits and is retried: %s",
 	    ship->reason);
 }
 
-static void give_up_or_wait(struct ship *ship, struct item *item);
+static void give_up_or_wait(struct ship *ship, struct item *item)
+{
+	if (item->attempts >= ship->config->max_attempts) {
+		flow_bury(ship, item, item->code, item->sentence);
+	} else if (item->attempts == 1) {
+		flow_say(ship, LOG_WARNING, "record %" PRId64 " fails while others are taken, and is "
+		    "retried by itself: %s", item->id, item->sentence);
+	}
+}
 
 /* This record fails although others are taken: it is its own fault. */
 static void blame(struct ship *ship, struct item *item)
@@ -304,16 +312,6 @@ static void blame(struct ship *ship, struct item *item)
 	give_up_or_wait(ship, item);
 }
 
-static void give_up_or_wait(struct ship *ship, struct item *item)
-{
-	if (item->attempts >= ship->config->max_attempts) {
-		flow_bury(ship, item, item->code, item->sentence);
-	} else if (item->attempts == 1) {
-		flow_say(ship, LOG_WARNING, "record %" PRId64 " fails while others are taken, and is "
-		    "retried by itself: %s", item->id, item->sentence);
-	}
-}
-
 /* While the destination is not up, only what was sent since says anything new. */
 static bool is_news(const struct ship *ship, const struct item *item)
 {
@@ -329,7 +327,7 @@ static void destination_alive(struct ship *ship, const struct item *by)
 	if (!breaker_alive(&ship->breaker))
 		return;
 	flow_say(ship, LOG_INFO, "the endpoint is available again");
-	flow_unpark(ship);
+	unpark(ship);
 	ship->since = ship->world.wall(ship->world.self);
 	ship->reason[0] = '\0';
 	ship->report_due = true;
@@ -460,7 +458,7 @@ static void handle_delivered(struct ship *ship, struct item *item)
 	uint64_t sent = item->sent;
 	app->rejected_count = 0;
 	release_app(ship, item->app);
-	(void)flow_settle(ship, item, CHANGE_DELIVERED);
+	(void)settle(ship, item, CHANGE_DELIVERED);
 	ship->last_delivered_at = ship->world.wall(ship->world.self);
 	if (ship->breaker.state != DESTINATION_UP)
 		return;
@@ -608,18 +606,25 @@ void ship_answered(struct ship *ship, void *ticket, const struct answer *answer)
 
 /* --- Starting over -------------------------------------------------------- */
 
-/* The file is another one: what was known of the old one is void, but for what
- * is on its way. */
 static void forget_if_idle(struct ship *ship, struct item *item)
 {
-	if (item->state != FLYING && item->state != SETTLING)
+	if (item->state != FLYING && item->state != SETTLING && !item->done)
 		roster_remove(&ship->roster, item);
 }
 
-void flow_start_over(struct ship *ship)
+static void forget_if_done(struct ship *ship, struct item *item)
 {
-	flow_each(ship, forget_if_idle);
-	ship->kept_count = 0;
+	if (!item->done)
+		return;
+	roster_remove(&ship->roster, item);
+	ship->kept_count--;
+}
+
+void flow_start_over(struct ship *ship, bool other_file)
+{
+	for_each_item(ship, forget_if_idle);
+	if (other_file)
+		for_each_item(ship, forget_if_done);
 	for (size_t i = 0; i < ROSTER_BUCKETS; i++) {
 		struct session *next;
 		for (struct session *session = ship->roster.sessions[i]; session != NULL;
@@ -734,7 +739,7 @@ static void pump(struct ship *ship)
 	look_again(ship);
 	if (ship->roster.ready.count + ship->roster.cold.count == 0 && !ship->more &&
 	    !ship->working)
-		flow_unpark(ship); /* there is nothing else to probe */
+		unpark(ship); /* there is nothing else to probe */
 	end_waits(ship);
 	defer_witness(ship);
 	unsigned room = claim_room(ship);
@@ -835,7 +840,7 @@ static void end_wait(struct ship *ship, struct item *item)
 void ship_try_now(struct ship *ship)
 {
 	int64_t time = flow_now(ship);
-	flow_each(ship, end_wait);
+	for_each_item(ship, end_wait);
 	breaker_try_now(&ship->breaker, time);
 	for (size_t i = 0; i < CONFIG_APPS_MAX; i++)
 		if (ship->apps[i].probe_due != INT64_MAX)
@@ -892,8 +897,9 @@ bool ship_reload(struct ship *ship, const struct config *config)
 	ship->generation++;
 	ship->config = config;
 	set_limits(ship);
-	/* Payloads hold keys: all that is not on its way is built anew. */
-	flow_each(ship, forget_if_idle);
+	/* Before the apps change their places; and payloads hold keys: all that is not on
+	 * its way is built anew. */
+	for_each_item(ship, forget_if_idle);
 	set_apps(ship);
 	memset(ship->roster.flying_of, 0, sizeof ship->roster.flying_of);
 	for (struct item *item = ship->roster.flying.first; item != NULL; item = item->next) {
@@ -905,7 +911,7 @@ bool ship_reload(struct ship *ship, const struct config *config)
 			item->session->app = item->app;
 	}
 	ship->unknown_name[0] = '\0';
-	flow_start_over(ship);
+	flow_start_over(ship, false);
 	breaker_try_now(&ship->breaker, flow_now(ship));
 	ship->report_due = ship->limits_due = true;
 	pump(ship);
