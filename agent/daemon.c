@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
@@ -42,6 +43,21 @@ static char *unreadable_file(const struct config *config)
 	return sentence;
 }
 
+/* The lock, the socket and the -wal stand beside the file itself: by way of a link
+ * to it, two agents would not know of each other. False: no memory. */
+static bool follow_link(struct config *config)
+{
+	struct stat about;
+	if (lstat(config->spool_path, &about) != 0 || !S_ISLNK(about.st_mode))
+		return true;
+	char *path = realpath(config->spool_path, NULL);
+	if (path == NULL)
+		return errno != ENOMEM; /* a link to nowhere: opening it says so */
+	free(config->spool_path);
+	config->spool_path = path;
+	return true;
+}
+
 int daemon_configure(const struct daemon_call *call, struct config **config, char **error)
 {
 	int code = config_read(call->config_file, config, error);
@@ -56,6 +72,11 @@ int daemon_configure(const struct daemon_call *call, struct config **config, cha
 		}
 		free((*config)->spool_path);
 		(*config)->spool_path = path;
+	}
+	if (!follow_link(*config)) {
+		config_free(*config);
+		*error = NULL;
+		return EX_OSERR;
 	}
 	config_load_keys(*config);
 	*error = unreadable_file(*config);

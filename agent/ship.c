@@ -112,7 +112,7 @@ static void note_failure(struct item *item, const struct answer *answer,
 	free(item->said);
 	item->said = NULL;
 	item->said_size = 0;
-	if (answer->kind == ANSWER_HTTP && answer->body_size > 0) {
+	if (answer->kind == ANSWER_HTTP && answer->body_size > 0 && app != NULL) {
 		size_t size = answer->body_size < SERVER_SAID_SIZE ? answer->body_size
 		                                                   : SERVER_SAID_SIZE;
 		item->said = malloc(size);
@@ -552,6 +552,15 @@ static void probe_failed(struct ship *ship, const struct item *item,
 		flow_try_all_again(app);
 }
 
+/* The keys that the record was posted with; NULL: they are no longer known, so that
+ * what the server said cannot be cleared of them, and is not kept. */
+static const struct config_app *keys_of(const struct ship *ship, const struct item *item)
+{
+	if (item->generation != ship->generation || item->app == APP_UNKNOWN)
+		return NULL;
+	return &ship->config->apps[item->app];
+}
+
 void ship_answered(struct ship *ship, void *ticket, const struct answer *answer)
 {
 	struct item *item = ticket;
@@ -564,8 +573,7 @@ void ship_answered(struct ship *ship, void *ticket, const struct answer *answer)
 		ship->world.suspect(ship->world.self, NULL);
 	}
 	if (judgement.verdict != VERDICT_DELIVERED)
-		note_failure(item, answer, &judgement,
-		             &ship->config->apps[item->app < APP_UNKNOWN ? item->app : 0]);
+		note_failure(item, answer, &judgement, keys_of(ship, item));
 	if (item->probe && judgement.verdict != VERDICT_DELIVERED)
 		probe_failed(ship, item, &judgement);
 	item->probe = false;

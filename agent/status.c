@@ -208,8 +208,9 @@ static void print_waiting(const struct status *status, FILE *out)
 	              ledger->waiting == 1 ? "record" : "records");
 	if (ledger->waiting > 0 && ledger->oldest_at >= 0)
 		(void)fprintf(out, ", the oldest for %s", span(status->now - ledger->oldest_at, age));
-	(void)fprintf(out, "; %s of %s used\n", amount(ledger->bytes, size),
+	(void)fprintf(out, "; %s of %s used", amount(ledger->bytes, size),
 	              amount(ledger->max_spool, limit));
+	(void)fprintf(out, ", at most %s a record\n", amount(ledger->max_record, limit));
 	if (status->live && report->in_flight > 0)
 		(void)fprintf(out, "in flight    %" PRId64 "\n", report->in_flight);
 	if (status->live && report->retrying > 0)
@@ -277,6 +278,7 @@ bool status_print_json(const struct status *status, FILE *out)
 		{ "dropped", ledger->dropped },       { "purged", ledger->purged },
 		{ "removed", ledger->removed },       { "waiting", ledger->waiting },
 		{ "waiting_bytes", ledger->bytes },   { "max_spool", ledger->max_spool },
+		{ "max_record", ledger->max_record },
 		{ "in_flight", status->live ? report->in_flight : 0 },
 		{ "retrying", status->live ? report->retrying : 0 }
 	};

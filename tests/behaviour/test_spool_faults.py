@@ -423,3 +423,15 @@ def test_few_descriptors_end_cleanly_or_wait(agent, spool, sink, files):
     agent.wrapper = []
     assert agent.drain().returncode == 0
     assert len(set(sink.uuids())) == 10
+
+
+def test_a_link_to_the_spool_is_the_same_spool(agent, spool, sink, tmp_path):
+    """Its lock and its -wal stand beside the file: a second agent must meet the first."""
+    link = tmp_path / "link.db"
+    link.symlink_to(spool.path)
+    agent.run()
+    second = subprocess.run([support.AGENT, "run", "--spool", link], env=support.bare_environment(RECONIFY_ENDPOINT="http://127.0.0.1:1/"),
+                            capture_output=True, timeout=30, text=True)
+    assert second.returncode == 75 and str(agent.pid) in second.stderr
+    assert agent.stop() == 0
+    assert not link.with_name("link.db-agent.lock").exists()
