@@ -24,10 +24,19 @@ static int read_pragma(sqlite3 *db, const char *sql, int *value)
 enum schema_state schema_look(sqlite3 *db)
 {
 	int application = 0, version = 0, tables = 0;
-	if (read_pragma(db, "PRAGMA application_id", &application) != SQLITE_OK ||
-	    read_pragma(db, "PRAGMA user_version", &version) != SQLITE_OK ||
-	    read_pragma(db, "SELECT count(*) FROM sqlite_master", &tables) != SQLITE_OK)
+	/* All three of one moment: another process may just be making the spool. */
+	bool alone = sqlite3_get_autocommit(db) != 0;
+	if (alone && sqlite3_exec(db, "BEGIN", NULL, NULL, NULL) != SQLITE_OK)
 		return SCHEMA_UNREADABLE;
+	int rc = read_pragma(db, "PRAGMA application_id", &application);
+	if (rc == SQLITE_OK)
+		rc = read_pragma(db, "PRAGMA user_version", &version);
+	if (rc == SQLITE_OK)
+		rc = read_pragma(db, "SELECT count(*) FROM sqlite_master", &tables);
+	if (alone && rc == SQLITE_OK)
+		rc = sqlite3_exec(db, "COMMIT", NULL, NULL, NULL);
+	if (rc != SQLITE_OK)
+		return SCHEMA_UNREADABLE; /* the caller explains the error, and closes */
 	if (application == 0 && version == 0 && tables == 0)
 		return SCHEMA_EMPTY;
 	if (application != SCHEMA_APPLICATION_ID)

@@ -242,6 +242,26 @@ static enum spool_status connect_for(struct spool *spool, enum spool_mode mode,
 	return rc == SQLITE_OK ? SPOOL_OK : spool_explain(error, spool->path, spool->db, rc);
 }
 
+/* Two that make the same spool at once get in each other's way without SQLite's
+ * asking wait_for_lock(): the one who was refused looks whether it is done. */
+static int make_schema(sqlite3 *db)
+{
+	int rc = SQLITE_BUSY;
+	for (int waits = 0; rc == SQLITE_BUSY && wait_for_lock(NULL, waits); waits++) {
+		if (schema_look(db) == SCHEMA_CURRENT)
+			return SQLITE_OK;
+		if (!sqlite3_get_autocommit(db))
+			(void)sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL); /* of a look that failed */
+		/* Both only take hold before the first table; the order matters too. */
+		rc = sqlite3_exec(db, "PRAGMA auto_vacuum = INCREMENTAL", NULL, NULL, NULL);
+		if (rc == SQLITE_OK)
+			rc = sqlite3_exec(db, "PRAGMA journal_mode = WAL", NULL, NULL, NULL);
+		if (rc == SQLITE_OK)
+			rc = schema_migrate(db);
+	}
+	return rc;
+}
+
 /* SQLite takes a file of one byte for an empty one. */
 static bool is_really_empty(const char *path)
 {
@@ -278,12 +298,7 @@ static enum spool_status settle_schema(struct spool *spool, enum spool_mode mode
 			    "'reconify-agent init' makes it one", spool->path);
 			return SPOOL_FOREIGN;
 		}
-		/* Both only take hold before the first table; the order matters too. */
-		rc = sqlite3_exec(spool->db, "PRAGMA auto_vacuum = INCREMENTAL", NULL, NULL, NULL);
-		if (rc == SQLITE_OK)
-			rc = sqlite3_exec(spool->db, "PRAGMA journal_mode = WAL", NULL, NULL, NULL);
-		if (rc == SQLITE_OK)
-			rc = schema_migrate(spool->db);
+		rc = make_schema(spool->db);
 		return rc == SQLITE_OK ? SPOOL_OK : spool_explain(error, spool->path, spool->db, rc);
 	case SCHEMA_OLDER:
 		if (mode == SPOOL_READ)
