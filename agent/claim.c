@@ -11,10 +11,6 @@
 #define STORAGE_PATIENCE_BASE 100
 #define STORAGE_PATIENCE_CAP 30000
 
-static const struct payload_fault fault_crashed = {
-	"crashed-agent", "the agent crashed three times while it was sending this record"
-};
-
 /* --- What a job brought back -------------------------------------------- */
 
 /* While the job ran, rows of this session that come before may have been forgotten:
@@ -70,12 +66,8 @@ static void accept_entry(struct ship *ship, struct job_entry *entry)
 	}
 	if (entry->payload != NULL)
 		roster_load(&ship->roster, item, entry->payload, entry->size);
-	const struct payload_fault *fault = entry->fault;
-	if (fault == NULL && ship->condemned[0] != '\0' &&
-	    strcmp(item->uuid, ship->condemned) == 0)
-		fault = &fault_crashed;
-	if (fault != NULL) {
-		flow_bury(ship, item, fault->code, fault->sentence);
+	if (entry->fault != NULL) {
+		flow_bury(ship, item, entry->fault->code, entry->fault->sentence);
 		return;
 	}
 	if (flow_is_aside(&ship->apps[item->app]) && !probe) {
@@ -257,6 +249,8 @@ static void go_over(struct ship *ship, const struct job *job)
 void claim_accept(struct ship *ship, struct job *job)
 {
 	ship->working = false;
+	if (job->suspect != NULL)
+		flow_clear_suspect(ship);
 	storage_answered(ship, job);
 	verdicts_written(ship, job->settled);
 	ship->limits_due = job->limits;
@@ -358,8 +352,8 @@ bool claim_is_full(const struct ship *ship)
  * room. */
 static bool may_build(const struct ship *ship)
 {
-	return !ship->stopping && ship->breaker.state == DESTINATION_UP &&
-	       memory_room(ship) >= ship->need;
+	return !ship->stopping && !flow_has_hands_full(ship) &&
+	       ship->breaker.state == DESTINATION_UP && memory_room(ship) >= ship->need;
 }
 
 unsigned claim_room(const struct ship *ship)
@@ -371,7 +365,7 @@ unsigned claim_room(const struct ship *ship)
 	bool fresh = first != NULL && first->id != ship->breaker.witness;
 	unsigned room = breaker_room(&ship->breaker, &ship->limits, (unsigned)ship->roster.flying.count,
 	                             fresh, flow_now(ship));
-	if (ship->careful && room > 0)
+	if (ship->careful > 0 && room > 0)
 		room = ship->roster.flying.count == 0 ? 1 : 0;
 	size_t unsettled = ship->roster.settling + ship->roster.flying.count;
 	if (unsettled + room > UNSETTLED_MAX)
@@ -386,7 +380,7 @@ static void prepare_load(struct ship *ship)
 	if (ship->breaker.state != DESTINATION_UP)
 		wanted = ship->roster.ready.count == 0 && claim_room(ship) > 0 ? 1 : 0;
 	else if (may_build(ship) && ship->roster.ready.count < WINDOW / 2)
-		wanted = WINDOW / 2;
+		wanted = ship->careful > 0 ? 1 : WINDOW / 2;
 	while (ship->job->load_count < wanted && ship->roster.cold.first != NULL) {
 		struct item *item = ship->roster.cold.first;
 		roster_move(&ship->roster, item, LOADING);
@@ -464,10 +458,12 @@ static void prepare_scan(struct ship *ship)
 	size_t place = claim_app_to_probe(ship);
 	job->room_entries = 0;
 	job->to = ship->last_id;
-	job->build = may_build(ship);
+	/* One record at a time: what is built is known by its place alone before. */
+	job->build = may_build(ship) && ship->careful == 0;
 	if (ship->stopping)
 		return;
-	if (place != APP_PLACES && memory_room(ship) >= ship->need) {
+	if (place != APP_PLACES && !flow_has_hands_full(ship) &&
+	    (ship->careful == 0 || job->load_count == 0) && memory_room(ship) >= ship->need) {
 		job->scan = SCAN_APP;
 		job->app = place;
 		prepare_tried(ship, &ship->apps[place]);
@@ -524,6 +520,13 @@ void claim_next(struct ship *ship)
 	bool settles = prepare_settle(ship);
 	prepare_load(ship);
 	prepare_scan(ship);
+	job->suspect = NULL;
+	job->condemned = ship->condemned;
+	if (ship->careful > 0 && (job->load_count > 0 || job->build)) {
+		job->suspect = ship->world.suspect;
+		job->suspect_self = ship->world.self;
+		ship->suspected = true;
+	}
 	job->next = job->from; /* where it stays if the job cannot begin */
 	job->leave = ship->breaker.state == DESTINATION_UP && ship->roster.flying.count == 0 &&
 	             ship->roster.ready.count + ship->roster.cold.count == 0 &&

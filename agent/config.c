@@ -1020,13 +1020,25 @@ static char *read_key(const char *path, char **why)
 	return key;
 }
 
+void config_key_places(const struct config *config, const char *file, char *places[2])
+{
+	const char *folder = credentials_folder();
+
+	places[0] = places[1] = NULL;
+	if (*file == '/')
+		places[0] = copy(file);
+	else if (folder != NULL)
+		places[0] = sentence("%s/%s", folder, file);
+	if (*file != '/' && config->file != NULL)
+		places[1] = path_beside(config->file, file);
+}
+
 /* Finds the key of `app` in its file. Returns NULL when it is known now, else a
  * sentence that says why not. */
 static char *load_key(const struct config *config, const struct config_app *app,
                       const char *what, char **key, const char *file)
 {
-	const char *folder = credentials_folder();
-	char *first = NULL, *second = NULL, *why = NULL, *missing = NULL;
+	char *places[2], *why = NULL, *missing = NULL;
 
 	if (file == NULL && *key != NULL)
 		return NULL;
@@ -1037,27 +1049,19 @@ static char *load_key(const struct config *config, const struct config_app *app,
 		                strcmp(what, "app_key") == 0 ? "RECONIFY_APP_KEY" : "RECONIFY_API_KEY");
 	if (file == NULL)
 		return sentence("no %s: set %s_file under [app %s]", what, what, app->name);
-	if (*file == '/') {
-		first = copy(file);
-	} else {
-		if (folder != NULL)
-			first = sentence("%s/%s", folder, file);
-		if (config->file != NULL)
-			second = path_beside(config->file, file);
-	}
-	if (first != NULL)
-		*key = read_key(first, &why);
-	if (*key == NULL && why == NULL && second != NULL)
-		*key = read_key(second, &why);
+	config_key_places(config, file, places);
+	for (size_t i = 0; i < 2 && *key == NULL && why == NULL; i++)
+		if (places[i] != NULL)
+			*key = read_key(places[i], &why);
 	if (*key == NULL && why != NULL)
 		missing = sentence("no %s: %s", what, why);
-	else if (*key == NULL && first != NULL && second != NULL)
-		missing = sentence("no %s: there is neither %s nor %s", what, first, second);
+	else if (*key == NULL && places[0] != NULL && places[1] != NULL)
+		missing = sentence("no %s: there is neither %s nor %s", what, places[0], places[1]);
 	else if (*key == NULL)
 		missing = sentence("no %s: there is no %s", what,
-		                   first != NULL ? first : second != NULL ? second : file);
-	free(first);
-	free(second);
+		                   places[0] != NULL ? places[0] : places[1] != NULL ? places[1] : file);
+	free(places[0]);
+	free(places[1]);
 	free(why);
 	return missing;
 }

@@ -86,6 +86,10 @@ int config_read(const char *file, struct config **out, char **error);
  * files anew. */
 void config_load_keys(struct config *config);
 
+/* Where a key's file of that name is looked for, in this order: malloc'd paths, NULL
+ * where there is none. */
+void config_key_places(const struct config *config, const char *file, char *places[2]);
+
 /* The app called `name` (compared as bytes), or NULL. */
 const struct config_app *config_find_app(const struct config *config, const char *name,
                                          size_t size);

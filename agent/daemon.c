@@ -212,8 +212,8 @@ int daemon_run(const struct daemon_call *call, struct config *config)
 	               RECONIFY_VERSION, config->spool_path, endpoint);
 	log_line(&log, LOG_INFO, sentence);
 	if (lock.crashed)
-		log_line(&log, LOG_WARNING, "the agent crashed before: one record at a time until one "
-		         "has its answer");
+		log_line(&log, LOG_WARNING, "the agent crashed before: one record at a time for a while, "
+		         "to find out whether one of them is the cause");
 
 	struct daemon_call again = *call;
 	struct loop_options options = {

@@ -17,6 +17,7 @@
 #define KEPT_MAX 1000
 #define TRIED_MAX 16          /* sessions that a held app's probes go through in turn */
 #define REJECTED_MAX 10       /* in a row: then the configuration is the cause */
+#define CAREFUL_RECORDS 256   /* one at a time after a crash: as many as were in memory then */
 
 struct app {
 	const char *name;
@@ -97,7 +98,8 @@ struct ship {
 	int64_t since, last_delivered_at;
 	bool limits_due; /* a reload may have changed them */
 	bool report_due; /* the state changed and is not written down yet */
-	bool careful, suspected, stopping, scanned_once;
+	unsigned careful; /* so many more verdicts with one record at a time */
+	bool suspected, stopping, scanned_once;
 	char condemned[RECORD_UUID_SIZE + 1];
 };
 
@@ -122,6 +124,15 @@ void flow_say(const struct ship *ship, enum config_log_level level, const char *
 
 /* Room for one more verdict; never NULL. */
 struct verdict_note *flow_new_verdict(struct ship *ship);
+
+/* What the record in hand was suspected of did not happen. */
+void flow_clear_suspect(struct ship *ship);
+
+/* While careful, nothing further is read before the record in hand is done with. */
+static inline bool flow_has_hands_full(const struct ship *ship)
+{
+	return ship->careful > 0 && ship->roster.flying.count + ship->roster.ready.count > 0;
+}
 
 /* A record's verdict is a dead letter: its session goes on, its fate is written down. */
 void flow_bury(struct ship *ship, struct item *item, const char *code, const char *sentence);

@@ -10,6 +10,9 @@
 static const struct payload_fault fault_too_big = {
 	"too-big", "the record is larger than max_record"
 };
+static const struct payload_fault fault_crashed = {
+	"crashed-agent", "the agent crashed three times while it had this record alone in hand"
+};
 
 uint64_t job_session(struct text app, struct text session)
 {
@@ -64,6 +67,9 @@ static struct payload_frame frame_for(const struct config *config, size_t app,
 static bool take(struct job *job, struct spool *spool, struct job_entry *entry)
 {
 	struct record record;
+	job->read = spool_attempts(spool, entry->id, &entry->attempts);
+	if (job->read != SPOOL_OK)
+		return false;
 	job->read = spool_load(spool, entry->id, &record);
 	if (job->read == SPOOL_END) {
 		job->read = SPOOL_OK;
@@ -94,9 +100,13 @@ static bool take(struct job *job, struct spool *spool, struct job_entry *entry)
 	if (record.uuid.bytes != NULL && record.uuid.size == RECORD_UUID_SIZE &&
 	    memchr(record.uuid.bytes, '\0', RECORD_UUID_SIZE) == NULL)
 		memcpy(entry->uuid, record.uuid.bytes, RECORD_UUID_SIZE);
-	job->read = spool_attempts(spool, entry->id, &entry->attempts);
-	if (job->read != SPOOL_OK)
-		return false;
+	if (entry->uuid[0] != '\0' && strcmp(entry->uuid, job->condemned) == 0) {
+		entry->state = ENTRY_FAULTY;
+		entry->fault = &fault_crashed;
+		return true;
+	}
+	if (job->suspect != NULL)
+		job->suspect(job->suspect_self, entry->uuid);
 	if (entry->app == APP_UNKNOWN || job->config->apps[entry->app].missing != NULL) {
 		entry->state = ENTRY_SEEN;
 		return true;

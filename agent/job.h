@@ -77,6 +77,11 @@ struct job {
 	bool touch;             /* nothing else may be left to do: see whether reading works */
 	bool skip_app[APP_PLACES];
 	bool build;             /* build payloads, or only see places */
+	/* After a crash: told of each record, on the job's thread, before anything is done
+	 * with what stands in it, and that one is not touched. NULL, "": not needed. */
+	void (*suspect)(void *self, const char *uuid);
+	void *suspect_self;
+	const char *condemned;
 	size_t room_entries;    /* for the scan, at most JOB_ENTRIES less load_count */
 	size_t room_bytes;      /* for payloads; SIZE_MAX: the first may be of any size */
 

@@ -181,10 +181,16 @@ void lock_note_crashes(const struct lock *lock)
 	struct sigaction action;
 	memset(&action, 0, sizeof action);
 	action.sa_handler = on_crash;
-	action.sa_flags = (int)SA_RESETHAND;
+	action.sa_flags = (int)(SA_RESETHAND | SA_ONSTACK);
 	crash_file = lock->file;
 	for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
 		(void)sigaction(signals[i], &action, NULL);
+}
+
+void lock_lend_stack(void *stack)
+{
+	stack_t lent = { .ss_sp = stack, .ss_size = LOCK_STACK_SIZE };
+	(void)sigaltstack(&lent, NULL); /* without it, one kind of crash goes unnoticed */
 }
 
 void lock_release(struct lock *lock)

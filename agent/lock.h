@@ -14,6 +14,7 @@
 
 #include "spool/record.h"
 
+#define LOCK_STACK_SIZE 16384
 #define LOCK_CRASHES_MAX 3 /* of one record's own, within one boot */
 
 struct lock {
@@ -41,6 +42,10 @@ void lock_suspect(struct lock *lock, const char *uuid);
 /* From now on a crash of this process (SIGSEGV, SIGBUS, SIGABRT, SIGILL, SIGFPE)
  * is noted in the lock's file before it takes its course. */
 void lock_note_crashes(const struct lock *lock);
+
+/* Lets the calling thread note a crash even when its own stack has overflowed. `stack`
+ * is of LOCK_STACK_SIZE bytes and stays for as long as the thread lives. */
+void lock_lend_stack(void *stack);
 
 /* Gives the lock up after an end that was not a crash. */
 void lock_release(struct lock *lock);

@@ -153,6 +153,8 @@ static void complain(const struct loop *loop, enum config_log_level level, const
 static void work(void *context)
 {
 	struct loop *loop = context;
+	char stack[LOCK_STACK_SIZE];
+	lock_lend_stack(stack);
 	uv_mutex_lock(&loop->mutex);
 	for (;;) {
 		while (loop->job == NULL && !loop->quit)
@@ -513,19 +515,29 @@ static void on_notify(uv_poll_t *poll, int status, int events)
 	go_on(loop);
 }
 
-static void watch_folder_of(struct loop *loop, const char *file)
+/* Takes `file` over; dirname() cuts it. */
+static void watch_folder_of(struct loop *loop, char *file)
 {
-	char *copy = file != NULL ? strdup(file) : NULL;
-	if (copy == NULL)
+	if (file == NULL)
 		return;
 	/* Watching fails harmlessly: a reload by hand does the same. */
-	int watch = inotify_add_watch(loop->notify_file, dirname(copy),
+	int watch = inotify_add_watch(loop->notify_file, dirname(file),
 	                              IN_CLOSE_WRITE | IN_MOVED_TO | IN_MASK_ADD);
 	if (watch < 0)
 		log_line(&loop->options->log, LOG_DEBUG, "cannot watch the folder of a key file");
 	else if (watch == loop->spool_watch)
 		loop->keys_beside_spool = true;
-	free(copy);
+	free(file);
+}
+
+static void watch_key(struct loop *loop, const char *file)
+{
+	char *places[2];
+	if (file == NULL)
+		return;
+	config_key_places(loop->config, file, places);
+	watch_folder_of(loop, places[0]);
+	watch_folder_of(loop, places[1]);
 }
 
 /* To watch a folder that is watched already is harmless. */
@@ -535,14 +547,12 @@ static void watch_keys(struct loop *loop)
 		return;
 	for (size_t i = 0; i < loop->config->app_count; i++) {
 		const struct config_app *app = &loop->config->apps[i];
-		/* Relative ones stand beside the configuration's file. */
-		if (app->app_key_file != NULL && app->app_key_file[0] == '/')
-			watch_folder_of(loop, app->app_key_file);
-		if (app->api_key_file != NULL && app->api_key_file[0] == '/')
-			watch_folder_of(loop, app->api_key_file);
+		watch_key(loop, app->app_key_file);
+		watch_key(loop, app->api_key_file);
 	}
+	/* Which may hold keys itself. */
 	if (loop->config->file != NULL)
-		watch_folder_of(loop, loop->config->file);
+		watch_folder_of(loop, strdup(loop->config->file));
 }
 
 /* Watches the folder, for the -wal comes and goes. */
@@ -958,6 +968,8 @@ int loop_run(const struct loop_options *options, struct config **config,
              struct spool **spool, struct report *last)
 {
 	struct loop *loop = calloc(1, sizeof *loop);
+	char stack[LOCK_STACK_SIZE];
+	lock_lend_stack(stack);
 	*last = (struct report){ .state = DESTINATION_UP };
 	if (loop == NULL)
 		return EX_OSERR;

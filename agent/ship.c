@@ -59,11 +59,20 @@ struct verdict_note *flow_new_verdict(struct ship *ship)
 	return verdict;
 }
 
+void flow_clear_suspect(struct ship *ship)
+{
+	if (ship->suspected)
+		ship->world.suspect(ship->world.self, NULL);
+	ship->suspected = false;
+}
+
 /* A record has its verdict: its session goes on, its fate is written down. */
 static struct verdict_note *settle(struct ship *ship, struct item *item,
                                    enum spool_change_kind kind)
 {
 	struct verdict_note *verdict = flow_new_verdict(ship);
+	if (ship->careful > 0 && --ship->careful == 0)
+		flow_say(ship, LOG_INFO, "no crash any more: going on at full speed");
 	roster_unload(&ship->roster, item);
 	roster_leave(&ship->roster, item);
 	roster_move(&ship->roster, item, SETTLING);
@@ -568,10 +577,7 @@ void ship_answered(struct ship *ship, void *ticket, const struct answer *answer)
 	char reason[REPORT_REASON_SIZE];
 	describe(reason, sizeof reason, &judgement, answer);
 
-	if (ship->suspected) {
-		ship->suspected = ship->careful = false;
-		ship->world.suspect(ship->world.self, NULL);
-	}
+	flow_clear_suspect(ship);
 	if (judgement.verdict != VERDICT_DELIVERED)
 		note_failure(item, answer, &judgement, keys_of(ship, item));
 	if (item->probe && judgement.verdict != VERDICT_DELIVERED)
@@ -657,7 +663,7 @@ static void post(struct ship *ship, struct item *item)
 	roster_move(&ship->roster, item, FLYING);
 	item->sent = ++ship->posts;
 	item->generation = ship->generation;
-	if (ship->careful) {
+	if (ship->careful > 0) {
 		ship->suspected = true;
 		ship->world.suspect(ship->world.self, item->uuid);
 	}
@@ -809,7 +815,7 @@ struct ship *ship_new(const struct config *config, const struct ship_world *worl
 	ship->last_delivered_at = -1;
 	ship->since = world->wall(world->self);
 	ship->report_due = true;
-	ship->careful = options->careful;
+	ship->careful = options->careful ? CAREFUL_RECORDS : 0;
 	ship->last_id = options->last_id;
 	if (options->condemned != NULL)
 		(void)snprintf(ship->condemned, sizeof ship->condemned, "%s", options->condemned);

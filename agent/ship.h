@@ -43,15 +43,16 @@ struct ship_world {
 	/* ship_alarm() is to be called at this time (replaces an earlier wish);
 	 * INT64_MAX: not needed. */
 	void (*alarm)(void *self, int64_t at);
-	/* While careful: this record is about to be sent ("uuid"), or has its verdict
-	 * (NULL). On return it is written down. */
+	/* While careful: this record is about to be built or sent ("uuid"), or that went
+	 * well (NULL). On return it is written down. Called by the thread that does the
+	 * job, too; never by two at once. */
 	void (*suspect)(void *self, const char *uuid);
 	/* For the log: one sentence, about a change, never about each failure. */
 	void (*say)(void *self, enum config_log_level level, const char *sentence);
 };
 
 struct ship_options {
-	bool careful;         /* the agent crashed before: one at a time until a verdict */
+	bool careful;         /* the agent crashed before: one record at a time for a while */
 	const char *condemned; /* a uuid that crashed the agent three times, or NULL */
 	int64_t last_id;       /* ship rows up to this id; INT64_MAX: all, for ever */
 };

@@ -219,6 +219,58 @@ def test_a_record_that_crashes_the_agent_dies_after_three_and_its_siblings_go_on
         assert agent.status()["balanced"]
 
 
+CRASHER = """
+#include <signal.h>
+#include <stddef.h>
+#include <stdlib.h>
+void *__libc_malloc(size_t size);
+void *malloc(size_t size)
+{
+	static size_t deadly;
+	if (deadly == 0) {
+		const char *text = getenv("DEADLY_SIZE");
+		deadly = text != NULL ? strtoul(text, NULL, 10) : 1;
+	}
+	if (size == deadly && size > 1)
+		raise(SIGSEGV);
+	return __libc_malloc(size);
+}
+"""
+
+
+@pytest.mark.skipif("san-" in str(support.BUILD), reason="a sanitizer's allocator is its own")
+def test_a_record_whose_payload_crashes_the_agent_as_it_is_built_dies_after_three(
+        agent, spool, sink, tmp_path):
+    """Found though it never gets as far as being sent, and though others come first."""
+    source, shim = tmp_path / "crasher.c", tmp_path / "crasher.so"
+    source.write_text(CRASHER)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", shim, source], check=True)
+    # A twin tells how many bytes its payload has.
+    spool.add(request_body="x" * 100_003, session="s")
+    agent.drain()
+    size = len(sink.recorded()[0][1])
+    before = [f"before {number}" for number in range(5)]
+    spool.add_many([{"request_body": text} for text in before]
+                   + [{"request_body": "y" * 100_003, "session": "s"},
+                      {"request_body": "behind", "session": "s"}]
+                   + [{"request_body": "beside"} for _ in range(10)])
+    bad = spool.uuids()[5]
+    agent.environment |= {"LD_PRELOAD": str(shim), "DEADLY_SIZE": str(size)}
+    crashes = 0
+    for _ in range(8):
+        spawn(agent)
+        eventually(lambda: agent.process.poll() is not None or spool.count() == 0)
+        if agent.process.poll() is None:
+            break
+        assert agent.wait() == -signal.SIGSEGV, agent.errors()
+        crashes += 1
+    assert spool.sql("SELECT uuid FROM dead_letters") == [(bad,)]
+    assert 3 <= crashes <= 4
+    assert agent.stop() == 0
+    assert len(set(sink.uuids())) == 17
+    assert agent.status()["balanced"]
+
+
 def wait_either(predicate, event):
     """True when `predicate` became true, False when the event came first."""
     end = time.monotonic() + 30

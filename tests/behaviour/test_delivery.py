@@ -351,13 +351,20 @@ def test_a_changed_key_file_releases_its_app(spool, endpoint, start, tmp_path):
     assert agent.wait_until_empty()["delivered"] == 2
 
 
+@pytest.mark.parametrize("where", ["absolute", "beside the configuration", "credentials"])
 @pytest.mark.parametrize("when", ["start", "reload"])
-def test_a_key_file_in_another_folder_is_watched_too(when, spool, endpoint, start, tmp_path):
-    keys = tmp_path / "keys"
+def test_a_key_file_in_another_folder_is_watched_too(when, where, spool, endpoint, start,
+                                                     tmp_path):
+    agent = start(endpoint.url, SLOW, run=False,
+                  environment={"CREDENTIALS_DIRECTORY": str(tmp_path / "credentials")})
+    keys, name = {"absolute": (tmp_path / "keys", f"{tmp_path}/keys/"),
+                  "beside the configuration": (agent.folder / "keys", "keys/"),
+                  "credentials": (tmp_path / "credentials", "")}[where]
     keys.mkdir()
     (keys / "api").write_text("secret")
-    beta = SLOW + f"[app beta]\napp_key_file = {keys}/app\napi_key_file = {keys}/api\n"
-    agent = start(endpoint.url, beta if when == "start" else SLOW)
+    beta = SLOW + f"[app beta]\napp_key_file = {name}app\napi_key_file = {name}api\n"
+    agent.configure(beta if when == "start" else SLOW)
+    agent.run()
     if when == "reload":
         agent.configure(beta)
         os.kill(agent.pid, signal.SIGHUP)

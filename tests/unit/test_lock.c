@@ -189,6 +189,42 @@ static void every_kind_of_crash_is_noted_and_takes_its_course(void **state)
 	}
 }
 
+/* Not to be seen through by a compiler that would make a loop of it. */
+static unsigned (*volatile dig_on)(unsigned depth);
+
+static unsigned dig(unsigned depth)
+{
+	volatile char room[4096];
+	memset((char *)(uintptr_t)room, (int)depth, sizeof room);
+	return dig_on(depth + 1) + (unsigned char)room[depth % sizeof room];
+}
+
+static void a_stack_that_overflows_is_noted_too(void **state)
+{
+	const struct place *place = *state;
+	pid_t child = fork();
+	assert_true(child >= 0);
+	if (child == 0) {
+		static const struct rlimit none = { 0, 0 }, little = { 1 << 20, 1 << 20 };
+		static char stack[LOCK_STACK_SIZE];
+		struct lock lock = take(place);
+		(void)setrlimit(RLIMIT_CORE, &none);
+		(void)setrlimit(RLIMIT_STACK, &little);
+		lock_lend_stack(stack);
+		lock_note_crashes(&lock);
+		lock_suspect(&lock, BAD);
+		dig_on = dig;
+		_exit((int)dig(0));
+	}
+	int status = 0;
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFSIGNALED(status));
+	struct lock lock = take(place);
+	assert_true(lock.crashed);
+	assert_string_equal(lock.suspect, BAD);
+	lock_release(&lock);
+}
+
 static void crashes_of_one_record_are_counted_up(void **state)
 {
 	const struct place *place = *state;
@@ -337,6 +373,7 @@ int main(void)
 		EACH(a_kill_is_no_crash_and_blames_nobody),
 		EACH(an_ordinary_end_is_no_crash),
 		EACH(every_kind_of_crash_is_noted_and_takes_its_course),
+		EACH(a_stack_that_overflows_is_noted_too),
 		EACH(crashes_of_one_record_are_counted_up),
 		EACH(a_verdict_clears_the_suspicion),
 		EACH(another_record_starts_at_one),

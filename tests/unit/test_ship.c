@@ -181,6 +181,9 @@ static void world_suspect(void *self, const char *uuid)
 	struct world *world = self;
 	(void)snprintf(world->suspect, sizeof world->suspect, "%s", uuid != NULL ? uuid : "");
 	world->suspects += uuid != NULL;
+	/* Nothing else is in hand that could be what crashes. */
+	if (uuid != NULL)
+		assert_int_equal(world->flight_count, 0);
 }
 
 static void world_say(void *self, enum config_log_level level, const char *sentence)
@@ -1105,20 +1108,50 @@ static void a_reload_releases_what_was_held(void **state)
 
 /* --- Beginning and end -------------------------------------------------- */
 
-static void after_a_crash_one_record_at_a_time_goes_until_a_verdict(void **state)
+static void after_a_crash_one_record_at_a_time_is_built_and_sent_for_a_while(void **state)
 {
 	(void)state;
 	struct world *world = create();
-	for (int i = 0; i < 50; i++)
-		(void)insert(world, "default", "", OK);
+	static const char *const sessions[] = { "", "s", "t" };
+	for (int i = 0; i < 400; i++)
+		(void)insert(world, i % 10 ? "default" : "beta", sessions[i % 3], OK);
 	start_with(world, (struct ship_options){ .careful = true, .last_id = INT64_MAX });
-	while (world->posts == 0)
+	uint64_t posts = 0, suspects = 0;
+	while (world->posts < 256) {
 		assert_true(turn(world, MINUTE));
-	assert_int_equal(world->flight_count, 1);
-	assert_string_equal(world->suspect, world->flights[0].row->uuid);
+		assert_true(world->suspects <= suspects + 2); /* one record a job, and its post */
+		suspects = world->suspects;
+		if (world->posts == posts)
+			continue;
+		posts = world->posts;
+		assert_int_equal(world->flight_count, 1);
+		assert_string_equal(world->suspect, world->flights[0].row->uuid);
+		/* Named before it was built, and again before it was sent. */
+		assert_int_equal(world->suspects, 2 * posts);
+	}
 	run_for(world, MINUTE);
-	assert_int_equal(world->suspects, 1);
 	assert_string_equal(world->suspect, "");
+	assert_int_equal(waiting(world), 0);
+	assert_true(world->flights_max > 1);
+	destroy(world);
+}
+
+static void a_careful_start_leaves_no_suspect_behind_in_an_outage(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	for (int i = 0; i < 20; i++)
+		(void)insert(world, "default", i % 2 ? "s" : "", NO_CONNECTION);
+	start_with(world, (struct ship_options){ .careful = true, .last_id = INT64_MAX });
+	for (int i = 0; i < 50; i++) {
+		run_for(world, MINUTE);
+		if (world->flight_count == 0 && world->job == NULL)
+			assert_string_equal(world->suspect, "");
+	}
+	assert_true(world->posts > 5);
+	for (size_t i = 0; i < world->row_count; i++)
+		world->rows[i].fate = OK;
+	run_for(world, HOUR);
 	assert_int_equal(waiting(world), 0);
 	destroy(world);
 }
@@ -1356,7 +1389,8 @@ int main(void)
 		cmocka_unit_test(ten_rejections_in_a_row_hold_the_app_and_the_ten_wait_again),
 		cmocka_unit_test(a_reload_that_moves_the_apps_leaves_no_session_behind),
 		cmocka_unit_test(a_reload_releases_what_was_held),
-		cmocka_unit_test(after_a_crash_one_record_at_a_time_goes_until_a_verdict),
+		cmocka_unit_test(after_a_crash_one_record_at_a_time_is_built_and_sent_for_a_while),
+		cmocka_unit_test(a_careful_start_leaves_no_suspect_behind_in_an_outage),
 		cmocka_unit_test(a_condemned_record_is_not_sent_and_its_session_goes_on),
 		cmocka_unit_test(after_stop_nothing_is_posted_and_all_verdicts_are_settled),
 		cmocka_unit_test(a_flow_with_nothing_to_do_does_nothing),
