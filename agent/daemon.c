@@ -308,7 +308,7 @@ static int conclude(const struct drain *drain, const struct report *report)
 	if (dead > 0)
 		(void)fprintf(stderr, "reconify-agent: the table dead_letters of %s says why "
 		              "(column reason)\n", drain->call.spool_path);
-	return EX_TEMPFAIL;
+	return left && report->storage[0] != '\0' && !report->locked ? EX_IOERR : EX_TEMPFAIL;
 }
 
 /* Beside a running agent: that one ships, this one looks on. */

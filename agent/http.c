@@ -16,8 +16,8 @@
 struct http {
 	CURL *easy;
 	CURLU *url;
-	struct curl_slist headers[3];
-	char key_header[96];
+	struct curl_slist headers[3], pinned;
+	char key_header[96], pin[64];
 	char retry_after[HEADER_VALUE_SIZE], date[HEADER_VALUE_SIZE];
 	char error[CURL_ERROR_SIZE];
 	char detail[CURL_ERROR_SIZE + 64];
@@ -145,6 +145,23 @@ static bool set_transfer(struct http *http, const struct config *config)
 	return ok;
 }
 
+/* Plain http is for this machine alone, whatever a resolver says of "localhost"; newer
+ * versions of libcurl see to it themselves. */
+static bool pin_localhost(struct http *http)
+{
+	char *host = NULL, *port = NULL;
+	bool ok = curl_url_get(http->url, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
+	          curl_url_get(http->url, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) == CURLUE_OK;
+	if (ok && strcasecmp(host, "localhost") == 0) {
+		(void)snprintf(http->pin, sizeof http->pin, "localhost:%s:127.0.0.1,[::1]", port);
+		http->pinned = (struct curl_slist){ http->pin, NULL };
+		ok = curl_easy_setopt(http->easy, CURLOPT_RESOLVE, &http->pinned) == CURLE_OK;
+	}
+	curl_free(host);
+	curl_free(port);
+	return ok;
+}
+
 struct http *http_new(const struct config *config, const char **error)
 {
 	static char content_type[] = "Content-Type: application/json";
@@ -170,7 +187,8 @@ struct http *http_new(const struct config *config, const char **error)
 	}
 	*error = "libcurl refused an option; it may be built without TLS, or a file that [endpoint] "
 	         "names cannot be used";
-	if (!set_security(http->easy, config) || !set_transfer(http, config)) {
+	if (!set_security(http->easy, config) || !set_transfer(http, config) ||
+	    (!is_https(config) && !pin_localhost(http))) {
 		http_free(http);
 		return NULL;
 	}

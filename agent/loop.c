@@ -32,6 +32,7 @@
 #define SAFETY_POLL 60000     /* ms */
 #define STUCK_CHECK 1000      /* ms */
 #define ANSWER_GRACE 3000     /* ms for answers that are on their way, at the end */
+#define DRAIN_LOCK_PATIENCE 20000 /* ms; what was delivered meanwhile is to be settled */
 #define STOP_LIMIT 8000       /* ms until the end comes whatever happens */
 #define REQUEST_SIZE 32
 /* One more than transfers: the slot whose answer is being looked at is not free. */
@@ -829,8 +830,9 @@ static void on_tick(uv_timer_t *timer)
 	if (loop->options->progress != NULL)
 		loop->options->progress(loop->options->context);
 	ship_report(loop->ship, &report);
-	if (report.storage[0] != '\0' && world_now(NULL) >= loop->drain_until)
-		begin_stop(loop, EX_IOERR);
+	int64_t until = loop->drain_until + (report.locked ? DRAIN_LOCK_PATIENCE : 0);
+	if (report.storage[0] != '\0' && world_now(NULL) >= until)
+		begin_stop(loop, EX_OK);
 	go_on(loop);
 }
 

@@ -46,6 +46,7 @@ struct report {
 	unsigned retrying_attempts;
 	char retrying_reason[REPORT_REASON_SIZE];
 	char storage[REPORT_REASON_SIZE]; /* what is wrong with the spool, "" for nothing */
+	bool locked;                      /* which is no more than another process's lock */
 	int64_t damaged_from, damaged_to; /* ids that cannot be read, 0: none */
 	bool quiet; /* nothing more can be done before the next try */
 	struct report_app apps[REPORT_APPS_MAX];

@@ -958,6 +958,7 @@ void ship_report(const struct ship *ship, struct report *report)
 		.last_delivered_at = ship->last_delivered_at,
 		.failures = ship->breaker.failures,
 		.in_flight = (int64_t)ship->roster.flying.count,
+		.locked = ship->storage == SPOOL_BUSY,
 		.damaged_from = ship->damaged_from,
 		.damaged_to = ship->damaged_to,
 		.quiet = ship_is_quiet(ship)

@@ -13,6 +13,7 @@ import random
 import re
 import signal
 import socket
+import sqlite3
 import struct
 import threading
 import time
@@ -914,6 +915,31 @@ def test_drain_leaves_what_came_after_its_start(spool, endpoint, start):
     assert results[0].returncode == 0, results[0].stderr
     assert endpoint.accepted() == ["one", "two"]
     assert spool.sql("SELECT request_body FROM interactions") == [("later",)]
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_drain_waits_for_a_locked_spool_but_not_for_ever(patient, spool, sink, start):
+    agent = start(sink.url, run=False)
+    spool.add_many([{}] * 50)
+    with sqlite3.connect(spool.path, isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        results = []
+        thread = threading.Thread(target=lambda: results.append(agent.drain(timeout=90)))
+        thread.start()
+        sink.wait_for(50)
+        if patient:
+            time.sleep(5)
+            other.execute("ROLLBACK")
+        thread.join(90)
+    other.close()
+    if patient:
+        assert results[0].returncode == 0, results[0].stderr
+        assert sink.posts == 50 and spool.count() == 0
+        return
+    # Every record was delivered, but none could be settled: they will be sent again.
+    assert results[0].returncode == 75
+    assert "lock" in results[0].stderr
+    assert "0 delivered, 0 became dead letters, 50 waiting" in results[0].stderr
 
 
 def test_drain_beside_a_daemon_wakes_that_one_and_watches(spool, sink, start):

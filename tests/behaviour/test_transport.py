@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
 import threading
 import time
 
@@ -326,6 +327,21 @@ def test_plain_http_to_another_host_is_refused_before_anything_is_sent(url, spoo
         result = agent.command(command, timeout=30)
         assert result.returncode == 78, result
         assert name in result.stderr
+
+
+def test_plain_http_to_localhost_stays_here_whatever_the_resolver_says(spool, sink, tmp_path,
+                                                                       start):
+    hosts = tmp_path / "hosts"
+    hosts.write_text("192.0.2.1 localhost\n")
+    elsewhere = ["unshare", "--mount", "sh", "-c",
+                 f'mount --bind {hosts} /etc/hosts && exec "$@"', "sh"]
+    if os.geteuid() != 0 or subprocess.run([*elsewhere, "true"]).returncode != 0:
+        pytest.skip("only root can have another /etc/hosts for one process")
+    agent = start(sink.url.replace("127.0.0.1", "LOCALHOST"), run=False)
+    agent.wrapper = elsewhere
+    agent.run()
+    spool.add()
+    sink.wait_for(1)
 
 
 def test_plain_http_to_loopback_of_ipv6(spool, tmp_path, start):
