@@ -62,10 +62,13 @@ static int act_init(const struct call *call)
 	                            config->when_full == WHEN_FULL_DROP_OLDEST) != SPOOL_OK) {
 		error = *spool_last_error(spool);
 		code = complain(status_exit_code(error.status), error.sentence);
-	} else {
-		(void)printf("%s: ready for records\n", config->spool_path);
 	}
 	spool_close(spool);
+	/* Now it is known to be a spool, and not a file that somebody needs as it is. */
+	if (code == EX_OK && spool_mend_access(config->spool_path, &error) != SPOOL_OK)
+		code = complain(status_exit_code(error.status), error.sentence);
+	if (code == EX_OK)
+		(void)printf("%s: ready for records\n", config->spool_path);
 	config_free(config);
 	return code;
 }
@@ -209,7 +212,8 @@ static int act_show(const struct call *call)
 
 static const struct command commands[] = {
 	{ "init", act_init, "", "", "creates the spool, or brings an older one up to date",
-	  "May be repeated. Creates the file with mode 0660; its folder must be there.\n" },
+	  "May be repeated. The folder must be there; the file gets mode 0660 and, from root, the\n"
+	  "folder's owner and group.\n" },
 	{ "run", act_run, "", "", "ships records as they come, in the foreground, until SIGTERM",
 	  "Creates a missing spool in an existing folder. SIGTERM ends it within 10 s, exit 0;\n"
 	  "SIGHUP reads the configuration again; SIGUSR1 tries everything now. There is one a\n"

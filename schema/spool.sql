@@ -170,6 +170,8 @@ BEGIN
                    WHERE key IN ('modelId', 'contentType', 'accept', 'body')) THEN
         RAISE(ABORT, 'request_extra has a member modelId, contentType, accept or body: these have columns of their own')
       END
+    WHEN CAST(NEW.format AS TEXT) = '' THEN
+      RAISE(ABORT, 'format is empty: leave it out for bedrock, or name the format')
     WHEN NOT json_valid(CAST(NEW.request_body AS TEXT)) THEN
       RAISE(ABORT, 'request_body is not valid JSON, as every format but bedrock requires')
     WHEN coalesce(NEW.model_id, NEW.request_id, NEW.content_type, NEW.accept,

@@ -1,6 +1,8 @@
 /* What is wrong inside a spool's file; see spool.h. */
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "spool/internal.h"
 #include "spool/migrate.h"
@@ -73,6 +75,14 @@ enum spool_status spool_examine(struct spool *spool,
                                 void *context)
 {
 	struct examination examination = { spool, found, context, NULL };
+	struct stat about;
+	if (fstat(spool->file, &about) == 0 && about.st_nlink > 1) {
+		char sentence[PATH_MAX + 200];
+		(void)snprintf(sentence, sizeof sentence, "%s: the file has %lu names (hard links): a "
+		               "program that opens it by another one damages it; remove the others",
+		               spool->path, (unsigned long)about.st_nlink);
+		found(context, sentence);
+	}
 	int rc = sqlite3_exec(spool->db, "PRAGMA quick_check(20)", report_check, &examination, NULL);
 	if (rc != SQLITE_OK)
 		return spool_fail(spool, rc);

@@ -91,6 +91,23 @@ static char *folder_of(const char *path)
 	return folder;
 }
 
+/* The agent's user owns the folder, and so the spool, whoever made it; producers of the
+ * group write to it. False with errno. */
+static bool set_access(int file, const char *path)
+{
+	struct stat about, around;
+	char *folder = folder_of(path);
+	bool known = folder != NULL && stat(folder, &around) == 0;
+	free(folder);
+	if (fstat(file, &about) != 0)
+		return false;
+	if (geteuid() == 0 && known &&
+	    (about.st_uid != around.st_uid || about.st_gid != around.st_gid) &&
+	    fchown(file, around.st_uid, around.st_gid) != 0)
+		return false;
+	return (about.st_mode & 0777) == 0660 || fchmod(file, 0660) == 0;
+}
+
 /* Creates the file itself, so that its mode does not depend on the umask: SQLite
  * gives -wal and -shm the mode of the file, and producers of the group must be
  * able to write all three. */
@@ -118,14 +135,37 @@ static enum spool_status create_file(const char *path, struct spool_error *error
 		free(folder);
 		return error->status;
 	}
-	bool made = fchmod(file, 0660) == 0;
+	bool made = set_access(file, path);
+	int reason = errno;
 	if (close(file) != 0)
 		made = false;
 	if (!made) {
-		spool_say(error, SPOOL_IO, "%s: cannot set its mode: %s", path, strerror(errno));
+		spool_say(error, SPOOL_IO, "%s: cannot set its owner and mode: %s", path,
+		          strerror(reason));
 		return error->status;
 	}
 	return SPOOL_OK;
+}
+
+enum spool_status spool_mend_access(const char *path, struct spool_error *error)
+{
+	static const char *const endings[] = { "", "-wal", "-shm", "-agent.lock", "-agent.ballast" };
+	error->status = SPOOL_OK;
+	for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
+		char name[PATH_MAX + 32];
+		struct stat about;
+		(void)snprintf(name, sizeof name, "%s%s", path, endings[i]);
+		/* A link could lead root to somebody else's file, by either kind. */
+		int file = open(name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+		if (file < 0)
+			continue; /* what is not there needs nothing; the rest opening it says */
+		if (fstat(file, &about) == 0 && S_ISREG(about.st_mode) && about.st_nlink == 1 &&
+		    !set_access(file, path))
+			spool_say(error, SPOOL_DENIED, "%s: its owner or mode is wrong and cannot be mended: "
+			          "%s; run this as root", name, strerror(errno));
+		(void)close(file);
+	}
+	return error->status;
 }
 
 /* A sentence of its own for everything that SQLite calls "unable to open". */
@@ -274,7 +314,12 @@ static enum spool_status settle_schema(struct spool *spool, enum spool_mode mode
                                        struct spool_error *error)
 {
 	int rc;
-	switch (schema_look(spool->db)) {
+	enum schema_state state = schema_look(spool->db);
+	/* Perhaps somebody is making it at this moment. */
+	for (int waits = 0; state == SCHEMA_EMPTY && mode != SPOOL_CREATE &&
+	                    is_really_empty(spool->path) && wait_for_lock(NULL, waits); waits++)
+		state = schema_look(spool->db);
+	switch (state) {
 	case SCHEMA_CURRENT:
 		return SPOOL_OK;
 	case SCHEMA_FOREIGN:

@@ -58,6 +58,11 @@ enum spool_mode {
 struct spool *spool_open(const char *path, enum spool_mode mode, int64_t row_limit,
                          struct spool_error *error);
 
+/* Gives the files of the spool at `path`, those that are there, mode 0660 and, when
+ * called by root, the owner and group of their folder. Only for a file that is known to
+ * be a spool, and is not open in this process: a close here would drop SQLite's locks. */
+enum spool_status spool_mend_access(const char *path, struct spool_error *error);
+
 /* Closes and frees; NULL is allowed. */
 void spool_close(struct spool *spool);
 

@@ -94,6 +94,70 @@ def test_init_may_be_repeated_and_changes_nothing_then(agent, spool):
     assert spool.sql("SELECT * FROM interactions") == before
 
 
+def mode(path):
+    return path.stat().st_mode & 0o7777
+
+
+def test_init_mends_the_mode_so_that_producers_of_the_group_can_write(agent, spool):
+    spool.add()
+    lock = spool.path.with_name(f"{spool.path.name}-agent.lock")
+    lock.touch()
+    for path in (spool.path, lock):
+        path.chmod(0o640)
+    assert agent.command("init").returncode == 0
+    assert mode(spool.path) == mode(lock) == 0o660
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
+def test_init_by_root_gives_the_spool_to_the_owner_of_its_folder(tmp_path):
+    folder = tmp_path / "state"
+    folder.mkdir()
+    os.chown(folder, 4711, 4712)
+    spool = support.Spool(folder / "spool.db").init()
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in folder.iterdir()
+            if "ballast" not in path.name} == {(4711, 4712)}
+    spool.add()  # by root: its -wal and -shm follow the file
+    os.chown(spool.path, 0, 0)
+    spool.init()
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in folder.iterdir()} == {(4711, 4712)}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
+def test_init_by_root_gives_away_no_file_that_is_not_the_spools(tmp_path):
+    folder, precious = tmp_path / "state", tmp_path / "precious"
+    folder.mkdir()
+    os.chown(folder, 4711, 4712)
+    precious.write_text("text\n")
+    precious.chmod(0o600)
+    spool = support.Spool(folder / "spool.db").init()
+    (folder / "spool.db-agent.lock").unlink(missing_ok=True)
+    (folder / "spool.db-agent.ballast").unlink(missing_ok=True)
+    (folder / "spool.db-agent.lock").hardlink_to(precious)
+    (folder / "spool.db-agent.ballast").symlink_to(precious)
+    spool.init()
+    refused = call("init", "--spool", precious)
+    assert refused.returncode == 65
+    assert mode(precious) == 0o600 and precious.stat().st_uid == 0
+
+
+def test_a_spool_that_is_being_made_is_waited_for(tmp_path):
+    path = tmp_path / "spool.db"
+    path.touch()
+    looks = [subprocess.Popen([support.AGENT, "status", "--spool", path], stdout=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE, env=support.bare_environment())
+             for _ in range(3)]
+    time.sleep(0.1)
+    assert call("init", "--spool", path).returncode == 0
+    for look in looks:
+        _, errors = look.communicate(timeout=60)
+        assert look.returncode == 0, errors
+
+
+def test_check_names_a_second_name_of_the_file(agent, spool, tmp_path):
+    (tmp_path / "other.db").hardlink_to(spool.path)
+    assert "2 names" in agent.command("check").stdout
+
+
 def test_init_beside_a_running_agent_is_harmless(agent, spool, sink):
     agent.run()
     assert agent.command("init").returncode == 0

@@ -164,6 +164,7 @@ BROKEN = {
                                  {"request_extra": '{"trace":"ENABLED","%s":null}' % name})
        for name in ("modelId", "contentType", "accept", "body", "\\u0062ody")},
     "request_extra a BLOB": ("request_extra has a member", {"request_extra": b'{"body":1}'}),
+    "format empty": ("format is empty", other(format="")),
     "other format's request_body": ("request_body is not valid JSON", other(request_body="Hi")),
     "other format's response_body": ("response_body is not valid JSON", other(response_body="Hi")),
     **{f"other format's {name}": ("belong to format bedrock", other(**{name: "{}"}))
