@@ -220,11 +220,13 @@ static void verdicts_written(struct ship *ship, enum spool_status settled)
 
 static void note_unknown_app(struct ship *ship, const char *name)
 {
-	struct app *app = &ship->apps[APP_UNKNOWN];
-	(void)snprintf(ship->unknown_name, sizeof ship->unknown_name, "%s", name);
-	if (app->reason[0] != '\0')
+	for (size_t i = 0; i < ship->unknown_count; i++)
+		if (strcmp(ship->unknown[i], name) == 0)
+			return;
+	if (ship->unknown_count == JOB_UNKNOWN_NAMES)
 		return;
-	app->name = ship->unknown_name;
+	(void)snprintf(ship->unknown[ship->unknown_count++], JOB_NAME_SIZE, "%s", name);
+	ship->report_due = true;
 	flow_say(ship, LOG_ERROR, "app %s is not in the configuration: its records wait, others go "
 	         "on; add a section [app %s] with its keys", name, name);
 	flow_hold_app(ship, APP_UNKNOWN, INT64_MAX,
@@ -260,8 +262,8 @@ void claim_accept(struct ship *ship, struct job *job)
 	}
 	if (job->load_count > 0 || job->scan != SCAN_NOTHING)
 		ship->need = job->need;
-	if (job->unknown_count > 0)
-		note_unknown_app(ship, job->unknown[0]);
+	for (size_t i = 0; i < job->unknown_count; i++)
+		note_unknown_app(ship, job->unknown[i]);
 	if (job->damaged_from != 0 && job->damaged_from != ship->damaged_from) {
 		ship->damaged_from = job->damaged_from;
 		ship->damaged_to = job->damaged_to;

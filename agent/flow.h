@@ -71,7 +71,8 @@ struct ship {
 	bool more;        /* a scan from there may find rows */
 	int64_t look_again_at; /* all from the first id on, while anything is held back */
 	struct app apps[APP_PLACES];
-	char unknown_name[REPORT_NAME_SIZE];
+	char unknown[JOB_UNKNOWN_NAMES][JOB_NAME_SIZE]; /* apps that nobody configured */
+	size_t unknown_count;
 
 	/* The job that runs, and what it borrows. */
 	struct job *job;

@@ -15,7 +15,7 @@
 
 #define REPORT_REASON_SIZE 384
 #define REPORT_NAME_SIZE 64
-#define REPORT_APPS_MAX (CONFIG_APPS_MAX + 8)
+#define REPORT_APPS_MAX (CONFIG_APPS_MAX + 8) /* and some that nobody configured */
 
 enum destination_state {
 	DESTINATION_UP,           /* nothing is known against it */

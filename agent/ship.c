@@ -924,7 +924,7 @@ bool ship_reload(struct ship *ship, const struct config *config)
 		if (item->session != NULL)
 			item->session->app = item->app;
 	}
-	ship->unknown_name[0] = '\0';
+	ship->unknown_count = 0;
 	flow_start_over(ship, false);
 	breaker_try_now(&ship->breaker, flow_now(ship));
 	ship->report_due = ship->limits_due = true;
@@ -989,6 +989,9 @@ void ship_report(const struct ship *ship, struct report *report)
 	}
 	for (size_t i = 0; i < ship->config->app_count; i++)
 		report_app(report, &ship->apps[i]);
-	if (ship->unknown_name[0] != '\0')
-		report_app(report, &ship->apps[APP_UNKNOWN]);
+	for (size_t i = 0; i < ship->unknown_count; i++) {
+		struct app app = ship->apps[APP_UNKNOWN];
+		app.name = ship->unknown[i];
+		report_app(report, &app);
+	}
 }

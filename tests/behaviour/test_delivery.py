@@ -385,6 +385,10 @@ def test_an_app_that_nobody_configured_waits_and_is_named(spool, endpoint, start
     status = eventually(lambda: (s := agent.status())["waiting"] == 1 and s)
     assert status["apps"]["beta"] == "held" and status["dead"] == 0
     assert "beta" in agent.command("status").stdout
+    # A second one is named as well, without waiting for the first.
+    add(spool, "c1", app="gamma")
+    eventually(lambda: agent.status()["apps"].get("gamma") == "held")
+    spool.sql("DELETE FROM interactions WHERE app = 'gamma'")
     agent.configure(two_apps())
     os.kill(agent.pid, signal.SIGHUP)
     agent.wait_until_empty()
