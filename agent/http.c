@@ -22,7 +22,7 @@ struct http {
 	char error[CURL_ERROR_SIZE];
 	char detail[CURL_ERROR_SIZE + 64];
 	int64_t timeout;
-	void *ticket;
+	void *owner, *ticket;
 	size_t upload_size, header_bytes;
 	int64_t progress, progress_at; /* bytes that curl took, and when anything last moved */
 	int64_t arrived, arrives_at;   /* on its connection: acknowledged; and when its own are */
@@ -145,6 +145,14 @@ static bool set_transfer(struct http *http, const struct config *config)
 	return ok;
 }
 
+static bool set_sockets(CURL *easy, const struct http_sockets *sockets)
+{
+	return curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, sockets->open) == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, sockets->context) == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, sockets->close) == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, sockets->context) == CURLE_OK;
+}
+
 /* Plain http is for this machine alone, whatever a resolver says of "localhost"; newer
  * versions of libcurl see to it themselves. */
 static bool pin_localhost(struct http *http)
@@ -162,7 +170,8 @@ static bool pin_localhost(struct http *http)
 	return ok;
 }
 
-struct http *http_new(const struct config *config, const char **error)
+struct http *http_new(const struct config *config, const struct http_sockets *sockets,
+                      void *owner, const char **error)
 {
 	static char content_type[] = "Content-Type: application/json";
 	static char no_expect[] = "Expect:"; /* would cost a second's wait for nothing */
@@ -170,6 +179,7 @@ struct http *http_new(const struct config *config, const char **error)
 	*error = "no memory for a connection";
 	if (http == NULL)
 		return NULL;
+	http->owner = owner;
 	http->timeout = config->timeout;
 	http->headers[0] = (struct curl_slist){ content_type, &http->headers[1] };
 	http->headers[1] = (struct curl_slist){ http->key_header, &http->headers[2] };
@@ -188,7 +198,7 @@ struct http *http_new(const struct config *config, const char **error)
 	*error = "libcurl refused an option; it may be built without TLS, or a file that [endpoint] "
 	         "names cannot be used";
 	if (!set_security(http->easy, config) || !set_transfer(http, config) ||
-	    (!is_https(config) && !pin_localhost(http))) {
+	    !set_sockets(http->easy, sockets) || (!is_https(config) && !pin_localhost(http))) {
 		http_free(http);
 		return NULL;
 	}
@@ -232,6 +242,11 @@ CURL *http_easy(const struct http *http)
 void http_on_socket(struct http *http, curl_socket_t socket)
 {
 	http->socket = socket;
+}
+
+void *http_owner(const struct http *http)
+{
+	return http->owner;
 }
 
 void *http_ticket(const struct http *http)

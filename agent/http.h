@@ -19,10 +19,20 @@
 
 struct http;
 
-/* A handle for many POSTs, one after another, to the configured endpoint.
- * `config` is borrowed only during the call. NULL: no memory, or a file that the
- * configuration names cannot be used; `*error` is then a sentence (static). */
-struct http *http_new(const struct config *config, const char **error);
+/* Who opens and closes the connections' sockets (CURLOPT_OPENSOCKETFUNCTION). */
+struct http_sockets {
+	curl_opensocket_callback open;
+	curl_closesocket_callback close;
+	void *context;
+};
+
+/* A handle for many POSTs, one after another, to the configured endpoint, that
+ * http_owner() tells apart from others. `config` and `sockets` are borrowed only
+ * during the call. NULL: no memory, or a file that the configuration names cannot be
+ * used; `*error` is then a sentence (static). */
+struct http *http_new(const struct config *config, const struct http_sockets *sockets,
+                      void *owner, const char **error);
+void *http_owner(const struct http *http);
 
 /* Frees; the easy handle must not be in a multi handle. NULL is allowed. */
 void http_free(struct http *http);

@@ -35,6 +35,7 @@
 #define DRAIN_LOCK_PATIENCE 20000 /* ms; what was delivered meanwhile is to be settled */
 #define STOP_LIMIT 8000       /* ms until the end comes whatever happens */
 #define REQUEST_SIZE 32
+#define WATCHED_BUCKETS 512
 /* One more than transfers: the slot whose answer is being looked at is not free. */
 #define SLOTS (256 + 1)
 
@@ -42,16 +43,19 @@ struct loop;
 
 /* A transfer's slot. Idle ones are kept, with their connection settings. */
 struct slot {
-	struct loop *loop;
 	struct http *http;
 	bool flying;
 	bool stale; /* of a configuration that was replaced while it flew */
+	struct slot *next_free;
 };
 
 struct watched {
 	uv_poll_t poll;
 	curl_socket_t socket;
+	bool lasting;       /* a connection's own, watched until it is closed */
+	int wanted, polled; /* events: libcurl's wish, and what the kernel was told */
 	struct loop *loop;
+	struct watched *next;
 };
 
 /* A person's program asking over the socket. */
@@ -75,8 +79,9 @@ struct loop {
 	int code;
 
 	CURLM *multi;
+	struct watched *watched[WATCHED_BUCKETS];
 	curl_socket_t last_socket;
-	struct slot slots[SLOTS];
+	struct slot slots[SLOTS], *free_slots;
 	uv_timer_t curl_timer, stuck_timer;
 
 	uv_timer_t alarm, recheck, poll_timer, stop_timer, tick;
@@ -233,12 +238,24 @@ static void world_suspect(void *self, const char *uuid)
 
 static void on_stuck_check(uv_timer_t *timer);
 
-static struct slot *free_slot(struct loop *loop)
+static curl_socket_t open_connection(void *context, curlsocktype purpose,
+                                     struct curl_sockaddr *address);
+static int close_connection(void *context, curl_socket_t socket);
+
+static bool ready_slot(struct loop *loop, struct slot *slot, const char **error)
 {
-	for (size_t i = 0; i < SLOTS; i++)
-		if (!loop->slots[i].flying)
-			return &loop->slots[i];
-	return NULL;
+	const struct http_sockets sockets = { open_connection, close_connection, loop };
+	if (slot->http == NULL)
+		slot->http = http_new(loop->config, &sockets, slot, error);
+	return slot->http != NULL;
+}
+
+/* The one used last comes first: its connection is the likeliest to be open still. */
+static void give_back(struct loop *loop, struct slot *slot)
+{
+	slot->flying = false;
+	slot->next_free = loop->free_slots;
+	loop->free_slots = slot;
 }
 
 static void answer_locally(struct loop *loop, void *ticket, const char *detail)
@@ -287,11 +304,9 @@ static void fail_later(struct loop *loop, void *ticket, const char *detail)
 static void world_post(void *self, const struct ship_post *post)
 {
 	struct loop *loop = self;
-	struct slot *slot = free_slot(loop);
+	struct slot *slot = loop->free_slots;
 	const char *error = "no free connection";
-	if (slot != NULL && slot->http == NULL)
-		slot->http = http_new(loop->config, &error);
-	if (slot == NULL || slot->http == NULL) {
+	if (slot == NULL || !ready_slot(loop, slot, &error)) {
 		fail_later(loop, post->ticket, error);
 		return;
 	}
@@ -301,16 +316,9 @@ static void world_post(void *self, const struct ship_post *post)
 		return;
 	}
 	slot->flying = true;
+	loop->free_slots = slot->next_free;
 	if (!uv_is_active((uv_handle_t *)&loop->stuck_timer))
 		arm(&loop->stuck_timer, on_stuck_check, STUCK_CHECK, STUCK_CHECK);
-}
-
-static struct slot *slot_of(struct loop *loop, const struct http *http)
-{
-	for (size_t i = 0; i < SLOTS; i++)
-		if (loop->slots[i].http == http)
-			return &loop->slots[i];
-	return NULL;
 }
 
 static void end_transfer(struct loop *loop, CURL *easy, CURLcode code, bool stuck)
@@ -318,15 +326,13 @@ static void end_transfer(struct loop *loop, CURL *easy, CURLcode code, bool stuc
 	char *private = NULL;
 	(void)curl_easy_getinfo(easy, CURLINFO_PRIVATE, &private);
 	struct http *http = (struct http *)(void *)private;
-	struct slot *slot = slot_of(loop, http);
+	struct slot *slot = http_owner(http);
 	struct answer answer;
 	/* Results first: they are gone with the next start. */
 	http_result(http, code, stuck, &answer);
 	(void)curl_multi_remove_handle(loop->multi, easy);
 	ship_answered(loop->ship, http_ticket(http), &answer);
-	if (slot == NULL)
-		return;
-	slot->flying = false;
+	give_back(loop, slot);
 	if (slot->stale) {
 		http_free(slot->http);
 		slot->http = NULL;
@@ -352,10 +358,25 @@ static void act_on(struct loop *loop, curl_socket_t socket, int events)
 	go_on(loop);
 }
 
+static struct watched **place_of(struct loop *loop, curl_socket_t socket)
+{
+	struct watched **place = &loop->watched[(size_t)socket % WATCHED_BUCKETS];
+	while (*place != NULL && (*place)->socket != socket)
+		place = &(*place)->next;
+	return place;
+}
+
 static void on_socket(uv_poll_t *poll, int status, int events)
 {
 	struct watched *watched = poll->data;
 	int flags = 0;
+	if (watched->wanted == 0) {
+		/* An idle connection that the other side closes; libcurl sees it when it would
+		 * use it again. */
+		(void)uv_poll_stop(poll);
+		watched->polled = 0;
+		return;
+	}
 	if (status < 0)
 		flags = CURL_CSELECT_ERR;
 	if (events & UV_READABLE)
@@ -365,9 +386,20 @@ static void on_socket(uv_poll_t *poll, int status, int events)
 	act_on(watched->loop, watched->socket, flags);
 }
 
-static void on_curl_timer(uv_timer_t *timer)
+static struct watched *start_watching(struct loop *loop, curl_socket_t socket)
 {
-	act_on(timer->data, CURL_SOCKET_TIMEOUT, 0);
+	struct watched *watched = calloc(1, sizeof *watched);
+	if (watched == NULL)
+		return NULL;
+	watched->loop = loop;
+	watched->socket = socket;
+	if (uv_poll_init_socket(&loop->uv, &watched->poll, socket) != 0) {
+		free(watched);
+		return NULL;
+	}
+	watched->poll.data = watched;
+	*place_of(loop, socket) = watched;
+	return watched;
 }
 
 static void on_watched_closed(uv_handle_t *handle)
@@ -375,45 +407,76 @@ static void on_watched_closed(uv_handle_t *handle)
 	free(handle->data);
 }
 
+static void stop_watching(struct loop *loop, curl_socket_t socket)
+{
+	struct watched **place = place_of(loop, socket), *watched = *place;
+	if (watched == NULL)
+		return;
+	*place = watched->next;
+	(void)uv_poll_stop(&watched->poll);
+	uv_close((uv_handle_t *)&watched->poll, on_watched_closed);
+}
+
+/* A connection's socket is watched from its opening to its closing, though libcurl lets
+ * go of it after each transfer: that saves most of the system calls of a short POST. */
+static curl_socket_t open_connection(void *context, curlsocktype purpose,
+                                     struct curl_sockaddr *address)
+{
+	struct loop *loop = context;
+	(void)purpose;
+	curl_socket_t opened = socket(address->family, address->socktype | SOCK_CLOEXEC,
+	                              address->protocol);
+	if (opened == CURL_SOCKET_BAD)
+		return opened;
+	struct watched *watched = start_watching(loop, opened);
+	if (watched == NULL) {
+		(void)close(opened);
+		return CURL_SOCKET_BAD;
+	}
+	watched->lasting = true;
+	return opened;
+}
+
+static int close_connection(void *context, curl_socket_t socket)
+{
+	stop_watching(context, socket);
+	return close(socket);
+}
+
 static int watch_socket(CURL *easy, curl_socket_t socket, int what, void *context,
                         void *attached)
 {
 	struct loop *loop = context;
-	struct watched *watched = attached;
 	char *private = NULL;
-	if (what != CURL_POLL_REMOVE &&
-	    curl_easy_getinfo(easy, CURLINFO_PRIVATE, &private) == CURLE_OK && private != NULL) {
+	(void)attached;
+	struct watched *watched = *place_of(loop, socket);
+	if (what == CURL_POLL_REMOVE) {
+		if (watched != NULL && watched->lasting)
+			watched->wanted = 0;
+		else
+			stop_watching(loop, socket);
+		return 0;
+	}
+	if (curl_easy_getinfo(easy, CURLINFO_PRIVATE, &private) == CURLE_OK && private != NULL) {
 		http_on_socket((struct http *)(void *)private, socket);
 		loop->last_socket = socket;
 	}
-	if (what == CURL_POLL_REMOVE) {
-		if (watched != NULL) {
-			(void)uv_poll_stop(&watched->poll);
-			uv_close((uv_handle_t *)&watched->poll, on_watched_closed);
-			(void)curl_multi_assign(loop->multi, socket, NULL);
-		}
-		return 0;
-	}
-	if (watched == NULL) {
-		watched = calloc(1, sizeof *watched);
-		if (watched == NULL)
-			return -1;
-		watched->loop = loop;
-		watched->socket = socket;
-		if (uv_poll_init_socket(&loop->uv, &watched->poll, socket) != 0) {
-			free(watched);
-			return -1;
-		}
-		watched->poll.data = watched;
-		(void)curl_multi_assign(loop->multi, socket, watched);
-	}
+	if (watched == NULL && (watched = start_watching(loop, socket)) == NULL)
+		return -1;
 	int events = 0;
 	if (what == CURL_POLL_IN || what == CURL_POLL_INOUT)
 		events |= UV_READABLE;
 	if (what == CURL_POLL_OUT || what == CURL_POLL_INOUT)
 		events |= UV_WRITABLE;
-	(void)uv_poll_start(&watched->poll, events, on_socket);
+	watched->wanted = events;
+	if (events != watched->polled && uv_poll_start(&watched->poll, events, on_socket) == 0)
+		watched->polled = events;
 	return 0;
+}
+
+static void on_curl_timer(uv_timer_t *timer)
+{
+	act_on(timer->data, CURL_SOCKET_TIMEOUT, 0);
 }
 
 static int set_curl_timer(CURLM *multi, long wait, void *context)
@@ -891,8 +954,9 @@ static int init(struct loop *loop)
 
 	/* A configuration that libcurl cannot use is said now, not at the first row. */
 	const char *error = NULL;
-	loop->slots[0].http = http_new(loop->config, &error);
-	if (loop->slots[0].http == NULL) {
+	for (size_t i = SLOTS; i > 0; i--)
+		give_back(loop, &loop->slots[i - 1]);
+	if (!ready_slot(loop, loop->free_slots, &error)) {
 		log_line(&loop->options->log, LOG_ERROR, error);
 		return EX_CONFIG;
 	}
