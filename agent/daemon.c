@@ -281,7 +281,7 @@ static bool something_left(struct spool *spool, int64_t last_id)
 static int conclude(const struct drain *drain, const struct report *report)
 {
 	struct spool_ledger after;
-	if (spool_read_ledger(drain->watch, 2000, &after) != SPOOL_OK)
+	if (spool_read_ledger(drain->watch, 0, &after) != SPOOL_OK)
 		return complain(status_exit_code(spool_last_error(drain->watch)->status),
 		                spool_last_error(drain->watch)->sentence, "");
 	int64_t delivered = after.delivered - drain->before.delivered;
@@ -354,7 +354,7 @@ int daemon_drain(const struct daemon_call *call, struct config *config, bool pro
 	if (code != EX_OK && holder == 0)
 		goto end;
 	drain.watch = spool_open(config->spool_path, SPOOL_READ, config->max_record, &error);
-	if (drain.watch == NULL || spool_read_ledger(drain.watch, 2000, &drain.before) != SPOOL_OK) {
+	if (drain.watch == NULL || spool_read_ledger(drain.watch, 0, &drain.before) != SPOOL_OK) {
 		if (drain.watch != NULL)
 			error = *spool_last_error(drain.watch);
 		code = complain(status_exit_code(error.status), error.sentence, "");

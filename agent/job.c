@@ -62,14 +62,64 @@ static struct payload_frame frame_for(const struct config *config, size_t app,
 	return frame;
 }
 
-/* Reads one row and builds its payload. False ends the reading: there is no
- * room for it now, or the spool failed. */
-static bool take(struct job *job, struct spool *spool, struct job_entry *entry)
+/* Builds the payload of a row that was read. False ends the reading: there is no room
+ * for it now, or the spool failed. */
+static bool build(struct job *job, struct spool *spool, const struct record *record,
+                  struct job_entry *entry)
 {
-	struct record record;
 	job->read = spool_attempts(spool, entry->id, &entry->attempts);
 	if (job->read != SPOOL_OK)
 		return false;
+	entry->app = place_of_app(job->config, record->app);
+	entry->session = job_session(record->app, record->session);
+	entry->bytes = record_bytes(record);
+	entry->keyed = record->key.bytes != NULL;
+	if (record->uuid.bytes != NULL && record->uuid.size == RECORD_UUID_SIZE &&
+	    memchr(record->uuid.bytes, '\0', RECORD_UUID_SIZE) == NULL)
+		memcpy(entry->uuid, record->uuid.bytes, RECORD_UUID_SIZE);
+	if (entry->uuid[0] != '\0' && strcmp(entry->uuid, job->condemned) == 0) {
+		entry->state = ENTRY_FAULTY;
+		entry->fault = &fault_crashed;
+		return true;
+	}
+	if (job->suspect != NULL)
+		job->suspect(job->suspect_self, entry->uuid);
+	if (entry->app == APP_UNKNOWN || job->config->apps[entry->app].missing != NULL) {
+		entry->state = ENTRY_SEEN;
+		return true;
+	}
+
+	struct payload_frame frame = frame_for(job->config, entry->app, record->format);
+	entry->fault = payload_measure(record, &frame, &entry->size);
+	if (entry->fault != NULL) {
+		entry->state = ENTRY_FAULTY;
+		return true;
+	}
+	if (entry->size > job->room_bytes) {
+		entry->state = ENTRY_NO_ROOM;
+		job->need = entry->size;
+		return false;
+	}
+	entry->payload = malloc(entry->size);
+	if (entry->payload == NULL) {
+		job->read = SPOOL_IO;
+		job->error.status = SPOOL_IO;
+		(void)snprintf(job->error.sentence, sizeof job->error.sentence,
+		               "no memory for a payload of %zu bytes; trying again", entry->size);
+		return false;
+	}
+	(void)payload_write(record, &frame, entry->payload);
+	entry->state = ENTRY_LOADED;
+	if (job->room_bytes == SIZE_MAX)
+		job->room_bytes = job->config->memory > 0 ? (size_t)job->config->memory : 0;
+	job->room_bytes = job->room_bytes > entry->size ? job->room_bytes - entry->size : 0;
+	return true;
+}
+
+/* Reads one row and builds its payload, likewise. */
+static bool take(struct job *job, struct spool *spool, struct job_entry *entry)
+{
+	struct record record;
 	job->read = spool_load(spool, entry->id, &record);
 	if (job->read == SPOOL_END) {
 		job->read = SPOOL_OK;
@@ -90,53 +140,7 @@ static bool take(struct job *job, struct spool *spool, struct job_entry *entry)
 		entry->state = ENTRY_GONE;
 		return true;
 	}
-	if (job->read != SPOOL_OK)
-		return false;
-
-	entry->app = place_of_app(job->config, record.app);
-	entry->session = job_session(record.app, record.session);
-	entry->bytes = record_bytes(&record);
-	entry->keyed = record.key.bytes != NULL;
-	if (record.uuid.bytes != NULL && record.uuid.size == RECORD_UUID_SIZE &&
-	    memchr(record.uuid.bytes, '\0', RECORD_UUID_SIZE) == NULL)
-		memcpy(entry->uuid, record.uuid.bytes, RECORD_UUID_SIZE);
-	if (entry->uuid[0] != '\0' && strcmp(entry->uuid, job->condemned) == 0) {
-		entry->state = ENTRY_FAULTY;
-		entry->fault = &fault_crashed;
-		return true;
-	}
-	if (job->suspect != NULL)
-		job->suspect(job->suspect_self, entry->uuid);
-	if (entry->app == APP_UNKNOWN || job->config->apps[entry->app].missing != NULL) {
-		entry->state = ENTRY_SEEN;
-		return true;
-	}
-
-	struct payload_frame frame = frame_for(job->config, entry->app, record.format);
-	entry->fault = payload_measure(&record, &frame, &entry->size);
-	if (entry->fault != NULL) {
-		entry->state = ENTRY_FAULTY;
-		return true;
-	}
-	if (entry->size > job->room_bytes) {
-		entry->state = ENTRY_NO_ROOM;
-		job->need = entry->size;
-		return false;
-	}
-	entry->payload = malloc(entry->size);
-	if (entry->payload == NULL) {
-		job->read = SPOOL_IO;
-		job->error.status = SPOOL_IO;
-		(void)snprintf(job->error.sentence, sizeof job->error.sentence,
-		               "no memory for a payload of %zu bytes; trying again", entry->size);
-		return false;
-	}
-	(void)payload_write(&record, &frame, entry->payload);
-	entry->state = ENTRY_LOADED;
-	if (job->room_bytes == SIZE_MAX)
-		job->room_bytes = job->config->memory > 0 ? (size_t)job->config->memory : 0;
-	job->room_bytes = job->room_bytes > entry->size ? job->room_bytes - entry->size : 0;
-	return true;
+	return job->read == SPOOL_OK && build(job, spool, &record, entry);
 }
 
 static struct job_entry *new_entry(struct job *job, int64_t id)
@@ -200,13 +204,22 @@ static bool passed_over(struct job *job, const struct spool_place *place, size_t
 static void scan(struct job *job, struct spool *spool)
 {
 	struct spool_place place;
+	struct record record;
 	int64_t at = job->from;
 	int64_t step = 1;
+	bool whole = job->build; /* read rows at once while it is likely that they are wanted */
 	job->next = job->from;
 	for (int rows = 0; rows < JOB_ROWS; rows++) {
 		if (job->room_entries == 0)
 			return;
-		job->read = spool_next(spool, at, job->to, &place);
+		if (whole) {
+			job->read = spool_next_record(spool, at, job->to, &record);
+			whole = job->read == SPOOL_OK || job->read == SPOOL_END;
+			if (job->read == SPOOL_OK)
+				place = (struct spool_place){ record.id, record.app, record.session };
+		}
+		if (!whole)
+			job->read = spool_next(spool, at, job->to, &place);
 		if (job->read == SPOOL_END) {
 			job->read = SPOOL_OK;
 			job->end = true;
@@ -250,13 +263,18 @@ static void scan(struct job *job, struct spool *spool)
 		uint64_t session = job_session(place.app, place.session);
 		if (app == APP_UNKNOWN)
 			remember_unknown(job, place.app);
-		if (!passed_over(job, &place, app, session)) {
+		if (passed_over(job, &place, app, session)) {
+			whole = false;
+		} else {
 			struct job_entry *entry = new_entry(job, place.id);
 			entry->app = app;
 			entry->session = session;
 			bool more = true;
-			if (job->build)
+			if (whole)
+				more = build(job, spool, &record, entry);
+			else if (job->build)
 				more = take(job, spool, entry);
+			whole = job->build;
 			if (job->read != SPOOL_OK || !more)
 				return;
 			if (entry->state != ENTRY_GONE) {

@@ -16,13 +16,17 @@ enum query {
 	COMMIT,
 	ROLLBACK,
 	NEXT,
+	NEXT_RECORD,
 	NEXT_ID,
 	LOAD,
 	LOAD_DEAD,
 	ATTEMPTS,
+	ANY_ATTEMPTS,
 	REMEMBER_KEY,
 	FORGET_OLD_KEYS,
 	REMOVE,
+	COUNT_RUN,
+	REMOVE_RUN,
 	BURY,
 	BURY_UNDER_NEW_ID,
 	HOLD_KEY,
@@ -50,8 +54,9 @@ struct spool {
 	int wal_frames;         /* after the last commit of our own */
 	int checkpoint_frames;  /* where the next checkpoint is due */
 	bool ballast;           /* the ballast file is there */
-	bool scanning;          /* NEXT is half stepped, */
+	enum query scanning;    /* NEXT or NEXT_RECORD is half stepped; QUERY_COUNT: neither; */
 	int64_t scanned, limit; /* up to this id, towards that one */
+	bool no_attempts;       /* in the read transaction under way: none are written down */
 	int64_t keys_swept_at;
 	struct spool_error error;
 };

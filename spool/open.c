@@ -265,8 +265,10 @@ static enum spool_status connect_for(struct spool *spool, enum spool_mode mode,
                                      struct spool_error *error)
 {
 	bool writable = access(spool->path, W_OK) == 0;
+	/* One thread at a time has this connection, so SQLite's own locking is of no use. */
 	int rc = sqlite3_open_v2(spool->path, &spool->db,
-	                         writable ? SQLITE_OPEN_READWRITE : SQLITE_OPEN_READONLY, NULL);
+	                         SQLITE_OPEN_NOMUTEX |
+	                         (writable ? SQLITE_OPEN_READWRITE : SQLITE_OPEN_READONLY), NULL);
 	if (rc == SQLITE_OK)
 		rc = configure(spool, mode);
 	if (rc == SQLITE_OK)
@@ -381,6 +383,7 @@ struct spool *spool_open(const char *path, enum spool_mode mode, int64_t row_lim
 	}
 	spool->row_limit = row_limit > INT_MAX ? INT_MAX : (int)row_limit;
 	spool->checkpoint_frames = CHECKPOINT_FRAMES;
+	spool->scanning = QUERY_COUNT;
 	spool->file = open(path, O_PATH | O_CLOEXEC);
 
 	if (connect_for(spool, mode, error) != SPOOL_OK ||
@@ -392,7 +395,9 @@ struct spool *spool_open(const char *path, enum spool_mode mode, int64_t row_lim
 		/* After a power cut the agent can only send again what was settled since
 		 * the last sync; a producer's own commit is synced by the producer. */
 		if (run_sql(spool, "PRAGMA journal_mode = WAL") != SPOOL_OK ||
-		    run_sql(spool, "PRAGMA synchronous = NORMAL") != SPOOL_OK) {
+		    run_sql(spool, "PRAGMA synchronous = NORMAL") != SPOOL_OK ||
+		    /* Zeroing what is deleted is dear in writes, and flash keeps it all the same. */
+		    run_sql(spool, "PRAGMA secure_delete = FAST") != SPOOL_OK) {
 			*error = spool->error;
 			spool_close(spool);
 			return NULL;

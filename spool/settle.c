@@ -1,10 +1,12 @@
 /* Settling: the fate of many records in one short transaction; see spool.h. */
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "spool/internal.h"
 
+#define RUN_MAX 128
 #define KEY_MEMORY_MS (24LL * 3600 * 1000)
 
 struct tally {
@@ -46,8 +48,9 @@ static enum spool_status forget_attempts(struct spool *spool, int64_t id)
 	return spool_finish(spool, bound);
 }
 
-static enum spool_status apply_delivered(struct spool *spool, struct spool_change *change,
-                                         int64_t wall, struct tally *tally)
+/* A record is delivered: what else is known of it, before its row goes. */
+static enum spool_status note_delivered(struct spool *spool, const struct spool_change *change,
+                                        int64_t wall)
 {
 	enum spool_status status = SPOOL_OK;
 	if (change->keyed) {
@@ -61,8 +64,13 @@ static enum spool_status apply_delivered(struct spool *spool, struct spool_chang
 	}
 	if (status == SPOOL_OK && change->attempts > 0)
 		status = forgive(forget_attempts(spool, change->id));
-	if (status == SPOOL_OK)
-		status = run_for_row(spool, REMOVE, change);
+	return status;
+}
+
+static enum spool_status remove_one(struct spool *spool, struct spool_change *change,
+                                    struct tally *tally)
+{
+	enum spool_status status = run_for_row(spool, REMOVE, change);
 	change->refused = status == SPOOL_REFUSED;
 	change->missed = status == SPOOL_OK && sqlite3_changes(spool->db) == 0;
 	if (change->refused)
@@ -70,6 +78,81 @@ static enum spool_status apply_delivered(struct spool *spool, struct spool_chang
 	if (status == SPOOL_OK && !change->missed) {
 		tally->delivered++;
 		tally->out_bytes += change->bytes;
+	}
+	return status;
+}
+
+/* True when all rows of the run, whose ids follow each other, are the ones that were
+ * delivered. */
+static bool is_whole_run(struct spool *spool, struct spool_change *const *run, int count)
+{
+	char uuids[RUN_MAX * RECORD_UUID_SIZE];
+	for (int i = 0; i < count; i++)
+		memcpy(uuids + i * RECORD_UUID_SIZE, run[i]->uuid, RECORD_UUID_SIZE);
+	sqlite3_stmt *row = spool_statement(spool, COUNT_RUN);
+	if (row == NULL)
+		return false;
+	(void)sqlite3_bind_int64(row, 1, run[0]->id);
+	(void)sqlite3_bind_int64(row, 2, run[count - 1]->id);
+	(void)sqlite3_bind_blob(row, 3, uuids, count * RECORD_UUID_SIZE, SQLITE_STATIC);
+	bool whole = sqlite3_step(row) == SQLITE_ROW && sqlite3_column_int(row, 0) == count;
+	(void)sqlite3_reset(row);
+	(void)sqlite3_bind_null(row, 3);
+	return whole;
+}
+
+/* Many at once where possible, which costs a fraction; else one by one, which tells
+ * what became of each. */
+static enum spool_status remove_run(struct spool *spool, struct spool_change *const *run,
+                                    int count, struct tally *tally)
+{
+	enum spool_status status = SPOOL_REFUSED;
+	if (count > 1 && is_whole_run(spool, run, count)) {
+		sqlite3_stmt *bound = spool_statement(spool, REMOVE_RUN);
+		if (bound == NULL)
+			return spool->error.status;
+		(void)sqlite3_bind_int64(bound, 1, run[0]->id);
+		(void)sqlite3_bind_int64(bound, 2, run[count - 1]->id);
+		status = spool_finish(spool, bound);
+	}
+	if (status == SPOOL_REFUSED) {
+		status = SPOOL_OK;
+		for (int i = 0; status == SPOOL_OK && i < count; i++)
+			status = remove_one(spool, run[i], tally);
+		return status;
+	}
+	for (int i = 0; status == SPOOL_OK && i < count; i++) {
+		run[i]->missed = run[i]->refused = false;
+		tally->delivered++;
+		tally->out_bytes += run[i]->bytes;
+	}
+	return status;
+}
+
+static int compare_ids(const void *left, const void *right)
+{
+	int64_t a = (*(struct spool_change *const *)left)->id;
+	int64_t b = (*(struct spool_change *const *)right)->id;
+	return a < b ? -1 : a > b;
+}
+
+/* Removes the rows of all that were delivered. */
+static enum spool_status remove_delivered(struct spool *spool, struct spool_change *changes,
+                                          size_t count, struct tally *tally)
+{
+	struct spool_change *some[RUN_MAX];
+	enum spool_status status = SPOOL_OK;
+	for (size_t at = 0; status == SPOOL_OK && at < count;) {
+		size_t taken = 0;
+		for (; at < count && taken < RUN_MAX; at++)
+			if (changes[at].kind == CHANGE_DELIVERED)
+				some[taken++] = &changes[at];
+		qsort(some, taken, sizeof some[0], compare_ids);
+		for (size_t first = 0, end; status == SPOOL_OK && first < taken; first = end) {
+			for (end = first + 1; end < taken && some[end]->id == some[end - 1]->id + 1; end++) {
+			}
+			status = remove_run(spool, some + first, (int)(end - first), tally);
+		}
 	}
 	return status;
 }
@@ -166,7 +249,7 @@ static enum spool_status apply_one(struct spool *spool, struct spool_change *cha
 	sqlite3_stmt *bound;
 	switch (change->kind) {
 	case CHANGE_DELIVERED:
-		return apply_delivered(spool, change, wall, tally);
+		return note_delivered(spool, change, wall);
 	case CHANGE_DEAD:
 		return apply_dead(spool, change, wall, tally);
 	case CHANGE_REVIVED:
@@ -250,6 +333,8 @@ static enum spool_status apply_all(struct spool *spool, struct spool_change *cha
 			status = forgive(status);
 		keyed = keyed || changes[i].keyed;
 	}
+	if (status == SPOOL_OK)
+		status = remove_delivered(spool, changes, count, &tally);
 	if (status == SPOOL_OK && keyed)
 		status = forgive(sweep_keys(spool, wall));
 	if (status == SPOOL_OK && (tally.delivered != 0 || tally.dead != 0))

@@ -35,14 +35,21 @@ static const char *const query_sql[QUERY_COUNT] = {
 	[ROLLBACK] = "ROLLBACK",
 	[NEXT] = "SELECT id, app, session FROM interactions "
 	         "WHERE id >= ?1 AND id <= ?2 ORDER BY id",
+	[NEXT_RECORD] = "SELECT " COLUMNS " FROM interactions "
+	                "WHERE id >= ?1 AND id <= ?2 ORDER BY id",
 	[NEXT_ID] = "SELECT id FROM interactions WHERE id >= ?1 AND id <= ?2 ORDER BY id LIMIT 1",
 	[LOAD] = "SELECT " COLUMNS " FROM interactions WHERE id = ?1",
 	[LOAD_DEAD] = "SELECT " DEAD_COLUMNS " FROM dead_letters WHERE id = ?1",
 	[ATTEMPTS] = "SELECT attempts FROM attempts WHERE id = ?1",
+	[ANY_ATTEMPTS] = "SELECT 1 FROM attempts LIMIT 1",
 	[REMEMBER_KEY] = "INSERT OR REPLACE INTO known_keys (key, delivered_at) "
 	                 "SELECT key, ?3 FROM interactions" SAME_ROW " AND key IS NOT NULL",
 	[FORGET_OLD_KEYS] = "DELETE FROM known_keys WHERE delivered_at < ?1",
 	[REMOVE] = "DELETE FROM interactions" SAME_ROW,
+	/* ?3: the uuids of the rows from ?1 to ?2, one after another. */
+	[COUNT_RUN] = "SELECT count(*) FROM interactions WHERE id BETWEEN ?1 AND ?2 "
+	              "AND CAST(uuid AS BLOB) = substr(?3, (id - ?1) * 32 + 1, 32)",
+	[REMOVE_RUN] = "DELETE FROM interactions WHERE id BETWEEN ?1 AND ?2",
 	[BURY] = "INSERT OR IGNORE INTO dead_letters (" DEAD_COLUMNS ") "
 	         "SELECT " COLUMNS ", ?3, ?4, ?5, ?6, ?7 FROM interactions" SAME_ROW,
 	/* Only where a producer reused the id of a dead letter. */
@@ -230,16 +237,32 @@ static struct number column_number(sqlite3_stmt *row, int column)
 
 enum spool_status spool_begin_read(struct spool *spool)
 {
-	return spool_run(spool, BEGIN_READ);
+	enum spool_status status = spool_run(spool, BEGIN_READ);
+	spool->no_attempts = false;
+	if (status != SPOOL_OK)
+		return status;
+	/* Failures are rare: mostly this saves a look-up for each record. */
+	sqlite3_stmt *any = spool_statement(spool, ANY_ATTEMPTS);
+	if (any != NULL) {
+		spool->no_attempts = sqlite3_step(any) == SQLITE_DONE;
+		(void)sqlite3_reset(any);
+	}
+	return SPOOL_OK;
+}
+
+static void end_scan(struct spool *spool)
+{
+	if (spool->scanning != QUERY_COUNT)
+		(void)sqlite3_reset(spool->statements[spool->scanning]);
+	spool->scanning = QUERY_COUNT;
 }
 
 void spool_end_read(struct spool *spool)
 {
-	if (spool->statements[NEXT] != NULL)
-		(void)sqlite3_reset(spool->statements[NEXT]);
+	end_scan(spool);
 	if (spool->statements[LOAD] != NULL)
 		(void)sqlite3_reset(spool->statements[LOAD]);
-	spool->scanning = false;
+	spool->no_attempts = false;
 	if (!sqlite3_get_autocommit(spool->db))
 		(void)spool_run(spool, COMMIT);
 }
@@ -257,36 +280,6 @@ static enum spool_status find_too_big(struct spool *spool, int64_t from, int64_t
 	enum spool_status status = rc == SQLITE_ROW ? SPOOL_TOO_BIG : spool_fail(spool, rc);
 	*place = (struct spool_place){ .id = rc == SQLITE_ROW ? sqlite3_column_int64(row, 0) : from };
 	(void)sqlite3_reset(row);
-	return status;
-}
-
-enum spool_status spool_next(struct spool *spool, int64_t from, int64_t to,
-                             struct spool_place *place)
-{
-	sqlite3_stmt *row = spool->statements[NEXT];
-	if (!spool->scanning || spool->scanned + 1 != from || spool->limit != to) {
-		row = spool_statement(spool, NEXT);
-		if (row == NULL)
-			return spool->error.status;
-		(void)sqlite3_bind_int64(row, 1, from);
-		(void)sqlite3_bind_int64(row, 2, to);
-	}
-	int rc = sqlite3_step(row);
-	spool->scanning = rc == SQLITE_ROW;
-	if (rc == SQLITE_ROW) {
-		place->id = sqlite3_column_int64(row, 0);
-		place->app = spool_column_text(row, 1);
-		place->session = spool_column_text(row, 2);
-		if (place->app.bytes == NULL)
-			place->app = (struct text){ "default", strlen("default") };
-		spool->scanned = place->id;
-		spool->limit = to;
-		return SPOOL_OK;
-	}
-	enum spool_status status = rc == SQLITE_DONE ? SPOOL_END : spool_fail(spool, rc);
-	(void)sqlite3_reset(row);
-	if (status == SPOOL_TOO_BIG)
-		status = find_too_big(spool, from, to, place);
 	return status;
 }
 
@@ -329,6 +322,60 @@ static void read_record(sqlite3_stmt *row, struct record *record)
 		record->type = (struct text){ "chat", strlen("chat") };
 }
 
+/* The next row of a scan by `query`, which goes on where it stood if it can. */
+static enum spool_status step_scan(struct spool *spool, enum query query, int64_t from,
+                                   int64_t to, sqlite3_stmt **row)
+{
+	if (spool->scanning != query || spool->scanned + 1 != from || spool->limit != to) {
+		end_scan(spool);
+		*row = spool_statement(spool, query);
+		if (*row == NULL)
+			return spool->error.status;
+		(void)sqlite3_bind_int64(*row, 1, from);
+		(void)sqlite3_bind_int64(*row, 2, to);
+	}
+	*row = spool->statements[query];
+	int rc = sqlite3_step(*row);
+	if (rc == SQLITE_ROW) {
+		spool->scanning = query;
+		spool->limit = to;
+		return SPOOL_OK;
+	}
+	enum spool_status status = rc == SQLITE_DONE ? SPOOL_END : spool_fail(spool, rc);
+	(void)sqlite3_reset(*row);
+	spool->scanning = QUERY_COUNT;
+	return status;
+}
+
+enum spool_status spool_next(struct spool *spool, int64_t from, int64_t to,
+                             struct spool_place *place)
+{
+	sqlite3_stmt *row;
+	enum spool_status status = step_scan(spool, NEXT, from, to, &row);
+	if (status == SPOOL_TOO_BIG)
+		return find_too_big(spool, from, to, place);
+	if (status != SPOOL_OK)
+		return status;
+	place->id = spool->scanned = sqlite3_column_int64(row, 0);
+	place->app = spool_column_text(row, 1);
+	place->session = spool_column_text(row, 2);
+	if (place->app.bytes == NULL)
+		place->app = (struct text){ "default", strlen("default") };
+	return SPOOL_OK;
+}
+
+enum spool_status spool_next_record(struct spool *spool, int64_t from, int64_t to,
+                                    struct record *record)
+{
+	sqlite3_stmt *row;
+	enum spool_status status = step_scan(spool, NEXT_RECORD, from, to, &row);
+	if (status == SPOOL_OK) {
+		read_record(row, record);
+		spool->scanned = record->id;
+	}
+	return status;
+}
+
 enum spool_status spool_load_row(struct spool *spool, enum query query, int64_t id,
                                   struct record *record, sqlite3_stmt **row)
 {
@@ -367,6 +414,8 @@ enum spool_status spool_load_dead(struct spool *spool, int64_t id, struct record
 enum spool_status spool_attempts(struct spool *spool, int64_t id, unsigned *attempts)
 {
 	*attempts = 0;
+	if (spool->no_attempts)
+		return SPOOL_OK;
 	sqlite3_stmt *row = spool_statement(spool, ATTEMPTS);
 	if (row == NULL)
 		return spool->error.status;

@@ -98,8 +98,15 @@ struct spool_place {
 enum spool_status spool_next(struct spool *spool, int64_t from, int64_t to,
                              struct spool_place *place);
 
-/* Reads one waiting row. `*record` is borrowed until the next call. SPOOL_END:
- * it is gone. SPOOL_TOO_BIG: it is larger than the row limit. */
+/* Likewise, and reads that row whole: dearer where it is to be passed over, cheaper
+ * than a spool_load() after it. `*record` is borrowed until the next call but
+ * spool_attempts(). Of a row that cannot be read, spool_next() says more. */
+enum spool_status spool_next_record(struct spool *spool, int64_t from, int64_t to,
+                                    struct record *record);
+
+/* Reads one waiting row. `*record` is borrowed until the next call but
+ * spool_attempts(). SPOOL_END: it is gone. SPOOL_TOO_BIG: it is larger than the row
+ * limit. */
 enum spool_status spool_load(struct spool *spool, int64_t id, struct record *record);
 
 /* Attempts that failed so far by a record's own fault, as written down by
