@@ -252,7 +252,7 @@ static void show_progress(void *context)
 {
 	const struct drain *drain = context;
 	struct spool_ledger ledger;
-	if (!drain->progress || spool_read_ledger(drain->watch, 0, &ledger) != SPOOL_OK)
+	if (!drain->progress || spool_read_ledger(drain->watch, -1, &ledger) != SPOOL_OK)
 		return;
 	(void)fprintf(stderr, "reconify-agent: %" PRId64 " of %" PRId64 " delivered, %" PRId64
 	              " waiting\n", ledger.delivered - drain->before.delivered,
@@ -281,7 +281,7 @@ static bool something_left(struct spool *spool, int64_t last_id)
 static int conclude(const struct drain *drain, const struct report *report)
 {
 	struct spool_ledger after;
-	if (spool_read_ledger(drain->watch, 0, &after) != SPOOL_OK)
+	if (spool_read_ledger(drain->watch, -1, &after) != SPOOL_OK)
 		return complain(status_exit_code(spool_last_error(drain->watch)->status),
 		                spool_last_error(drain->watch)->sentence, "");
 	int64_t delivered = after.delivered - drain->before.delivered;
@@ -354,7 +354,7 @@ int daemon_drain(const struct daemon_call *call, struct config *config, bool pro
 	if (code != EX_OK && holder == 0)
 		goto end;
 	drain.watch = spool_open(config->spool_path, SPOOL_READ, config->max_record, &error);
-	if (drain.watch == NULL || spool_read_ledger(drain.watch, 0, &drain.before) != SPOOL_OK) {
+	if (drain.watch == NULL || spool_read_ledger(drain.watch, -1, &drain.before) != SPOOL_OK) {
 		if (drain.watch != NULL)
 			error = *spool_last_error(drain.watch);
 		code = complain(status_exit_code(error.status), error.sentence, "");

@@ -35,6 +35,7 @@
 #define DRAIN_LOCK_PATIENCE 20000 /* ms; what was delivered meanwhile is to be settled */
 #define STOP_LIMIT 8000       /* ms until the end comes whatever happens */
 #define REQUEST_SIZE 32
+#define TURN_ROUNDS 8
 #define WATCHED_BUCKETS 512
 /* One more than transfers: the slot whose answer is being looked at is not free. */
 #define SLOTS (256 + 1)
@@ -83,6 +84,8 @@ struct loop {
 	curl_socket_t last_socket;
 	struct slot slots[SLOTS], *free_slots;
 	uv_timer_t curl_timer, stuck_timer;
+	uv_prepare_t turn;
+	bool answered, curl_due; /* to be seen to before the loop waits again */
 
 	uv_timer_t alarm, recheck, poll_timer, stop_timer, tick;
 	uint64_t recheck_delay;
@@ -213,7 +216,7 @@ static void arm(uv_timer_t *timer, uv_timer_cb callback, int64_t wait, uint64_t 
 static void on_alarm(uv_timer_t *timer)
 {
 	struct loop *loop = timer->data;
-	ship_alarm(loop->ship);
+	ship_go_on(loop->ship);
 	go_on(loop);
 }
 
@@ -262,6 +265,7 @@ static void answer_locally(struct loop *loop, void *ticket, const char *detail)
 {
 	struct answer answer = { .kind = ANSWER_LOCAL, .detail = detail };
 	ship_answered(loop->ship, ticket, &answer);
+	loop->answered = true;
 }
 
 struct late_answer {
@@ -332,6 +336,7 @@ static void end_transfer(struct loop *loop, CURL *easy, CURLcode code, bool stuc
 	http_result(http, code, stuck, &answer);
 	(void)curl_multi_remove_handle(loop->multi, easy);
 	ship_answered(loop->ship, http_ticket(http), &answer);
+	loop->answered = true;
 	give_back(loop, slot);
 	if (slot->stale) {
 		http_free(slot->http);
@@ -479,11 +484,32 @@ static void on_curl_timer(uv_timer_t *timer)
 	act_on(timer->data, CURL_SOCKET_TIMEOUT, 0);
 }
 
+/* Once a turn, for all that came in it: answers are followed up, and what is to be
+ * posted by then starts together. */
+static void on_turn(uv_prepare_t *prepare)
+{
+	struct loop *loop = prepare->data;
+	for (int rounds = 0; rounds < TURN_ROUNDS && (loop->answered || loop->curl_due); rounds++) {
+		if (loop->answered) {
+			loop->answered = false;
+			ship_go_on(loop->ship);
+		}
+		if (loop->curl_due) {
+			loop->curl_due = false;
+			act_on(loop, CURL_SOCKET_TIMEOUT, 0);
+		}
+		go_on(loop);
+	}
+	if (loop->answered || loop->curl_due)
+		arm(&loop->curl_timer, on_curl_timer, 0, 0); /* others' turn, but no waiting */
+}
+
 static int set_curl_timer(CURLM *multi, long wait, void *context)
 {
 	struct loop *loop = context;
 	(void)multi;
-	if (wait < 0)
+	loop->curl_due = wait == 0;
+	if (wait <= 0)
 		(void)uv_timer_stop(&loop->curl_timer);
 	else
 		arm(&loop->curl_timer, on_curl_timer, wait, 0);
@@ -930,6 +956,9 @@ static int init(struct loop *loop)
 	init_timer(loop, &loop->poll_timer);
 	init_timer(loop, &loop->stop_timer);
 	init_timer(loop, &loop->tick);
+	(void)uv_prepare_init(&loop->uv, &loop->turn);
+	loop->turn.data = loop;
+	(void)uv_prepare_start(&loop->turn, on_turn);
 	loop->timers_open = true;
 	if (uv_mutex_init(&loop->mutex) != 0)
 		return EX_OSERR;

@@ -139,8 +139,12 @@ static const struct rule *judge_object(const char *body, size_t size)
 
 static const struct rule *judge_success(const struct answer *answer)
 {
+	static const char usual[] = "{\"status\":\"ok\"}";
 	if (answer->body_cut)
 		return &too_long;
+	if (answer->body_size == sizeof usual - 1 &&
+	    memcmp(answer->body, usual, sizeof usual - 1) == 0)
+		return &delivered; /* what nearly every answer is needs no parser */
 	if (answer->body == NULL || is_blank(answer->body, answer->body_size))
 		return &delivered;
 	switch (json_check(answer->body, answer->body_size)) {

@@ -23,8 +23,6 @@
 #define DRAIN_PATIENCE 10000
 #define KEY_SIZE_MIN 4        /* a shorter one is found everywhere by chance */
 
-static void pump(struct ship *ship);
-
 void flow_say(const struct ship *ship, enum config_log_level level, const char *format, ...)
 {
 	char sentence[1024];
@@ -574,9 +572,9 @@ void ship_answered(struct ship *ship, void *ticket, const struct answer *answer)
 {
 	struct item *item = ticket;
 	struct judgement judgement = policy_judge(answer, ship->world.wall(ship->world.self));
-	char reason[REPORT_REASON_SIZE];
-	describe(reason, sizeof reason, &judgement, answer);
-
+	char reason[REPORT_REASON_SIZE] = "";
+	if (judgement.verdict != VERDICT_DELIVERED)
+		describe(reason, sizeof reason, &judgement, answer);
 	flow_clear_suspect(ship);
 	if (judgement.verdict != VERDICT_DELIVERED)
 		note_failure(item, answer, &judgement, keys_of(ship, item));
@@ -587,7 +585,6 @@ void ship_answered(struct ship *ship, void *ticket, const struct answer *answer)
 	    judgement.verdict != VERDICT_REJECTED) {
 		/* Keys or endpoint are others now: that answer was to the old ones. */
 		flow_cool(ship, item);
-		pump(ship);
 		return;
 	}
 	if (judgement.verdict != VERDICT_UNAVAILABLE &&
@@ -615,7 +612,6 @@ void ship_answered(struct ship *ship, void *ticket, const struct answer *answer)
 		handle_unavailable(ship, item, answer, &judgement);
 		break;
 	}
-	pump(ship);
 }
 
 /* --- Starting over -------------------------------------------------------- */
@@ -865,7 +861,7 @@ void ship_try_now(struct ship *ship)
 	pump(ship);
 }
 
-void ship_alarm(struct ship *ship)
+void ship_go_on(struct ship *ship)
 {
 	pump(ship);
 }

@@ -73,13 +73,15 @@ void ship_wake(struct ship *ship);
 /* A person, or the network's return, asks to try everything now. */
 void ship_try_now(struct ship *ship);
 
-/* The time wished for by alarm() has come. */
-void ship_alarm(struct ship *ship);
+/* The time wished for by alarm() has come, or one or more answers were taken in: does
+ * whatever is due now. */
+void ship_go_on(struct ship *ship);
 
 /* The job handed to work() is done. */
 void ship_worked(struct ship *ship, struct job *job);
 
-/* The post with this ticket has ended. `answer` is borrowed. */
+/* The post with this ticket has ended. `answer` is borrowed. ship_go_on() must follow,
+ * once for any number of answers. */
 void ship_answered(struct ship *ship, void *ticket, const struct answer *answer);
 
 /* No further posts: settle what has a verdict and become quiet. */

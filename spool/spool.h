@@ -164,7 +164,7 @@ struct spool_ledger {
 	int64_t last_id;       /* of the last waiting row, SPOOL_FIRST_ID: none */
 };
 
-/* Reads the ledger, and counts rows for at most `patience` ms. */
+/* Reads the ledger, and counts rows for at most `patience` ms; negative: not at all. */
 enum spool_status spool_read_ledger(struct spool *spool, int patience,
                                     struct spool_ledger *ledger);
 

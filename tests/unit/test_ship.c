@@ -279,6 +279,9 @@ static void end_flight(struct world *world, size_t place)
 	if (flight.reply == OK)
 		flight.row->delivered_at = world->clock;
 	ship_answered(world->ship, flight.ticket, &answer);
+	/* As a turn of the real loop may take in several answers first. */
+	if (world->flight_count == 0 || roll(world) % 2)
+		ship_go_on(world->ship);
 }
 
 /* One event, not later than `until`. False: there is none. */
@@ -315,7 +318,7 @@ static bool turn(struct world *world, int64_t until)
 	} else {
 		world->alarm = INT64_MAX;
 		world->alarms++;
-		ship_alarm(world->ship);
+		ship_go_on(world->ship);
 	}
 	return true;
 }

@@ -564,6 +564,40 @@ static void an_examination_finds_what_is_not_the_schemas(void **state)
 
 #define EACH(test) cmocka_unit_test_setup_teardown(test, open_place, close_place)
 
+static void a_count_that_takes_too_long_is_given_up(void **state)
+{
+	struct place *place = *state;
+	struct spool_ledger ledger;
+	execute(place, "INSERT INTO interactions (model_id, request_body, response_body) "
+	               "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 20000) "
+	               "SELECT 'm', 'q', '{}' FROM n");
+	assert_int_equal(spool_read_ledger(place->spool, 0, &ledger), SPOOL_OK);
+	assert_false(ledger.counted);
+	assert_int_equal(ledger.waiting, 20000);
+	assert_true(ledger.balanced);
+	assert_int_equal(spool_read_ledger(place->spool, 60000, &ledger), SPOOL_OK);
+	assert_true(ledger.counted);
+	assert_int_equal(ledger.waiting, 20000);
+}
+
+static void a_run_of_delivered_rows_goes_at_once_and_what_was_replaced_in_it_stays(void **state)
+{
+	struct place *place = *state;
+	struct spool_change changes[20];
+	insert(place, 20);
+	for (int64_t id = 1; id <= 20; id++)
+		changes[20 - id] = change_for(place, CHANGE_DELIVERED, id);
+	execute(place, "DELETE FROM interactions WHERE id IN (4, 9)");
+	execute(place, "INSERT INTO interactions (model_id, request_body, response_body, id) "
+	               "VALUES ('m', 'another', '{}', 9)");
+	assert_int_equal(spool_apply(place->spool, changes, 20, WALL), SPOOL_OK);
+	for (int i = 0; i < 20; i++)
+		assert_int_equal(changes[i].missed, changes[i].id == 4 || changes[i].id == 9);
+	assert_int_equal(ask(place, "SELECT group_concat(request_body) = 'another' FROM interactions"), 1);
+	assert_int_equal(ask(place, "SELECT delivered FROM ledger"), 18);
+	assert_true(balanced(place));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -590,6 +624,8 @@ int main(void)
 		EACH(limits_are_written_down_for_the_triggers),
 		EACH(the_wal_stays_small_over_many_settles),
 		EACH(an_examination_finds_what_is_not_the_schemas),
+		EACH(a_count_that_takes_too_long_is_given_up),
+		EACH(a_run_of_delivered_rows_goes_at_once_and_what_was_replaced_in_it_stays),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
