@@ -133,6 +133,7 @@ static bool set_transfer(struct http *http, const struct config *config)
 	ok = curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)config->timeout) == CURLE_OK && ok;
 	ok = curl_easy_setopt(easy, CURLOPT_USERAGENT, "reconify-agent/" RECONIFY_VERSION) ==
 	             CURLE_OK && ok;
+	ok = curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, 4096L) == CURLE_OK && ok; /* answers are short */
 	ok = curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, keep_body) == CURLE_OK && ok;
 	ok = curl_easy_setopt(easy, CURLOPT_WRITEDATA, http) == CURLE_OK && ok;
 	ok = curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, keep_headers) == CURLE_OK && ok;
