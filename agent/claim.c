@@ -10,6 +10,8 @@
 
 #define STORAGE_PATIENCE_BASE 100
 #define STORAGE_PATIENCE_CAP 30000
+#define SHRINK_PATIENCE 5000 /* ms after the last settle, since more may come, */
+#define SHRINK_PACE 50       /* and between two steps, for the producers */
 
 /* --- What a job brought back -------------------------------------------- */
 
@@ -21,12 +23,28 @@ static bool stands_behind_unknown(const struct ship *ship, const struct job_entr
 	return entry->session != SESSION_NONE && session != NULL && session->more_from <= entry->id;
 }
 
+/* What is done with was met again. False: it is gone, or another row has its id now. */
+static bool is_still_done(struct ship *ship, struct item *item, const struct job_entry *entry)
+{
+	if (entry->state == ENTRY_GONE)
+		return false;
+	if (entry->uuid[0] != '\0' && strcmp(item->uuid, entry->uuid) != 0)
+		return false;
+	/* By its place alone nobody can tell, so it is read. */
+	bool told = entry->state != ENTRY_SEEN || entry->uuid[0] != '\0';
+	roster_move(&ship->roster, item, told ? QUEUED : COLD);
+	return true;
+}
+
 static void accept_entry(struct ship *ship, struct job_entry *entry)
 {
 	struct item *item = roster_find(&ship->roster, entry->id);
-	if (item != NULL && item->done && entry->uuid[0] != '\0' &&
-	    strcmp(item->uuid, entry->uuid) != 0) {
-		roster_remove(&ship->roster, item); /* another row under the same id */
+	if (item != NULL && item->done) {
+		if (is_still_done(ship, item, entry)) {
+			free(entry->payload);
+			return;
+		}
+		roster_remove(&ship->roster, item);
 		ship->kept_count--;
 		item = NULL;
 	}
@@ -216,6 +234,8 @@ static void verdicts_written(struct ship *ship, enum spool_status settled)
 		memmove(ship->verdicts, ship->verdicts + done,
 		        ship->verdict_count * sizeof *ship->verdicts);
 	ship->settle_due = flow_now(ship) + SETTLE_AGE;
+	if (done > 0)
+		ship->shrink_at = flow_now(ship) + SHRINK_PATIENCE;
 }
 
 static void note_unknown_app(struct ship *ship, const char *name)
@@ -256,6 +276,8 @@ void claim_accept(struct ship *ship, struct job *job)
 	storage_answered(ship, job);
 	verdicts_written(ship, job->settled);
 	ship->limits_due = job->limits;
+	if (job->shrink)
+		ship->shrink_at = flow_now(ship) + SHRINK_PACE;
 	if (job->reopened) {
 		go_over(ship, job);
 		return;
@@ -481,7 +503,7 @@ static void prepare_scan(struct ship *ship)
 		job->room_entries = ROSTER_SESSION_ROOM - session->count;
 	} else if (ship->more && known_ahead(ship) < WINDOW && ship->roster.waiting.count < WAITING_MAX &&
 	           prepare_skips(ship)) {
-		if (ship->roster.item_count == 0 && ship->roster.session_count == 0) {
+		if (ship->roster.item_count == ship->kept_count && ship->roster.session_count == 0) {
 			/* Nothing is known: whatever is there is new, also under an old id. */
 			int64_t from = SPOOL_FIRST_ID;
 			for (size_t i = 0; i < APP_PLACES; i++)
@@ -501,6 +523,13 @@ static void prepare_scan(struct ship *ship)
 	ship->scan = job->scan;
 	ship->scan_session = job->session;
 	ship->scan_app = job->app;
+}
+
+bool claim_is_idle(const struct ship *ship)
+{
+	const struct roster *roster = &ship->roster;
+	return !ship->stopping && roster->flying.count + roster->ready.count + roster->cold.count == 0 &&
+	       ship->verdict_count == 0 && !ship->more;
 }
 
 void claim_next(struct ship *ship)
@@ -535,8 +564,11 @@ void claim_next(struct ship *ship)
 	             ship->roster.hungry == NULL;
 	job->touch = ship->storage != SPOOL_OK;
 	job->limits = ship->limits_due;
+	job->shrink = claim_is_idle(ship) && flow_now(ship) >= ship->shrink_at;
+	if (job->shrink)
+		ship->shrink_at = INT64_MAX;
 	if (!settles && job->load_count == 0 && job->scan == SCAN_NOTHING && !job->touch &&
-	    !job->limits)
+	    !job->limits && !job->shrink)
 		return;
 	ship->working = true;
 	ship->world.work(ship->world.self, job);

@@ -97,6 +97,7 @@ struct ship {
 
 	char reason[REPORT_REASON_SIZE]; /* why the destination is not up */
 	int64_t since, last_delivered_at;
+	int64_t shrink_at; /* when to give free space back, INT64_MAX: there is none */
 	bool limits_due; /* a reload may have changed them */
 	bool report_due; /* the state changed and is not written down yet */
 	unsigned careful; /* so many more verdicts with one record at a time */
@@ -162,6 +163,9 @@ void flow_start_over(struct ship *ship, bool other_file);
 
 /* True when no further records are wanted in memory. */
 bool claim_is_full(const struct ship *ship);
+
+/* True when there is time for what can wait: nothing is to be sent or settled. */
+bool claim_is_idle(const struct ship *ship);
 
 /* How many more may be posted now. */
 unsigned claim_room(const struct ship *ship);

@@ -357,6 +357,8 @@ void job_run(struct job *job, struct spool **spool, const char *path)
 		                               job->config->max_record,
 		                               job->config->when_full == WHEN_FULL_DROP_OLDEST) !=
 		              SPOOL_OK;
+	if (job->shrink && spool_shrink(*spool, &job->shrink) != SPOOL_OK)
+		job->shrink = false; /* a producer is at work, most likely: another time */
 	if (job->load_count == 0 && job->scan == SCAN_NOTHING && !job->touch)
 		return;
 	job->read = spool_begin_read(*spool);

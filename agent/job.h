@@ -73,6 +73,7 @@ struct job {
 	int64_t after;          /* SCAN_APP: rows without a session up to this id, too */
 	bool leave;             /* nothing more of the open file can be sent now: where another
 	                           stands at the path, go over to it */
+	bool shrink;            /* give some free space back; out: there is more */
 	bool limits;            /* in: write down the configuration's limits; out: not done */
 	bool touch;             /* nothing else may be left to do: see whether reading works */
 	bool skip_app[APP_PLACES];

@@ -377,7 +377,9 @@ static void forget_behind(struct ship *ship, struct session *session)
 void flow_cool(struct ship *ship, struct item *item)
 {
 	roster_unload(&ship->roster, item);
-	if (flow_is_aside(&ship->apps[item->app]))
+	if (item->done)
+		roster_move(&ship->roster, item, QUEUED);
+	else if (flow_is_aside(&ship->apps[item->app]))
 		flow_forget(ship, item);
 	else
 		roster_move(&ship->roster, item, COLD);
@@ -578,10 +580,11 @@ void ship_answered(struct ship *ship, void *ticket, const struct answer *answer)
 	flow_clear_suspect(ship);
 	if (judgement.verdict != VERDICT_DELIVERED)
 		note_failure(item, answer, &judgement, keys_of(ship, item));
-	if (item->probe && judgement.verdict != VERDICT_DELIVERED)
+	bool current = item->generation == ship->generation;
+	if (item->probe && current && judgement.verdict != VERDICT_DELIVERED)
 		probe_failed(ship, item, &judgement);
 	item->probe = false;
-	if (item->generation != ship->generation && judgement.verdict != VERDICT_DELIVERED &&
+	if (!current && judgement.verdict != VERDICT_DELIVERED &&
 	    judgement.verdict != VERDICT_REJECTED) {
 		/* Keys or endpoint are others now: that answer was to the old ones. */
 		flow_cool(ship, item);
@@ -696,6 +699,8 @@ static void set_alarm(struct ship *ship)
 	}
 	if (!ship->stopping && (ship->storage == SPOOL_OK || ship->storage == SPOOL_BUSY)) {
 		at = flow_least(at, ship->next_due);
+		if (!ship->working && claim_is_idle(ship))
+			at = flow_least(at, ship->shrink_at);
 		if (ship->roster.item_count > 0)
 			at = flow_least(at, ship->look_again_at);
 		const struct item *first =
@@ -806,7 +811,7 @@ struct ship *ship_new(const struct config *config, const struct ship_world *worl
 	ship->world = *world;
 	ship->frontier = SPOOL_FIRST_ID;
 	ship->more = true;
-	ship->next_due = INT64_MAX;
+	ship->next_due = ship->shrink_at = INT64_MAX;
 	ship->look_again_at = flow_now(ship) + LOOK_AGAIN;
 	ship->last_delivered_at = -1;
 	ship->since = world->wall(world->self);

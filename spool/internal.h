@@ -9,6 +9,9 @@
 /* WAL frames after which the agent copies them back: well under the 1000 at
  * which a producer's own command line would stop to do it. */
 #define CHECKPOINT_FRAMES 400
+/* Pages that one step of shrinking gives back, and that are left alone. */
+#define SHRINK_STEP "64"
+#define SHRINK_KEEP 1024
 
 enum query {
 	BEGIN_READ,
@@ -39,6 +42,8 @@ enum query {
 	GET_NOTE,
 	COUNT_FATES,
 	SET_LIMITS,
+	FREE_PAGES,
+	SHRINK,
 	LEDGER,
 	OLDEST,
 	LAST,

@@ -276,12 +276,8 @@ static enum spool_status apply_one(struct spool *spool, struct spool_change *cha
  * WAL-reset fault (https://sqlite.org/wal.html#walresetbug): only after a commit
  * of our own, so that frames are surely waiting; never twice for the same
  * frames; PASSIVE only, which makes no producer wait. */
-static void checkpoint_if_due(struct spool *spool)
+static void checkpoint(struct spool *spool)
 {
-	if (spool->wal_frames < CHECKPOINT_FRAMES)
-		spool->checkpoint_frames = CHECKPOINT_FRAMES;
-	if (spool->wal_frames < spool->checkpoint_frames)
-		return;
 	int frames = 0, copied = 0;
 	int rc = sqlite3_wal_checkpoint_v2(spool->db, "main", SQLITE_CHECKPOINT_PASSIVE, &frames,
 	                                   &copied);
@@ -293,6 +289,14 @@ static void checkpoint_if_due(struct spool *spool)
 		spool_take_ballast(spool);
 	}
 	spool->wal_frames = 0;
+}
+
+static void checkpoint_if_due(struct spool *spool)
+{
+	if (spool->wal_frames < CHECKPOINT_FRAMES)
+		spool->checkpoint_frames = CHECKPOINT_FRAMES;
+	if (spool->wal_frames >= spool->checkpoint_frames)
+		checkpoint(spool);
 }
 
 static enum spool_status sweep_keys(struct spool *spool, int64_t wall)
@@ -357,5 +361,48 @@ enum spool_status spool_apply(struct spool *spool, struct spool_change *changes,
 	enum spool_status status = apply_all(spool, changes, count, wall);
 	if (status == SPOOL_FULL && spool_drop_ballast(spool))
 		status = apply_all(spool, changes, count, wall);
+	return status;
+}
+
+/* --- Giving space back --------------------------------------------------- */
+
+static enum spool_status free_pages(struct spool *spool, int64_t *count)
+{
+	*count = 0;
+	sqlite3_stmt *row = spool_statement(spool, FREE_PAGES);
+	if (row == NULL)
+		return spool->error.status;
+	int rc = sqlite3_step(row);
+	if (rc == SQLITE_ROW)
+		*count = sqlite3_column_int64(row, 0);
+	(void)sqlite3_reset(row);
+	return rc == SQLITE_ROW || rc == SQLITE_DONE ? SPOOL_OK : spool_fail(spool, rc);
+}
+
+enum spool_status spool_shrink(struct spool *spool, bool *more)
+{
+	int64_t before, after = 0;
+	*more = false;
+	enum spool_status status = free_pages(spool, &before);
+	if (status != SPOOL_OK || before <= SHRINK_KEEP)
+		return status;
+	sqlite3_stmt *step = spool_statement(spool, SHRINK);
+	if (step == NULL)
+		return spool->error.status;
+	/* A row for each page: it is done only when the last one was stepped over. */
+	int rc;
+	while ((rc = sqlite3_step(step)) == SQLITE_ROW) {
+	}
+	(void)sqlite3_reset(step);
+	if (rc != SQLITE_DONE)
+		return spool_fail(spool, rc);
+	status = free_pages(spool, &after);
+	/* A file made without auto_vacuum keeps its pages. */
+	*more = status == SPOOL_OK && after < before && after > SHRINK_KEEP;
+	/* The file becomes shorter with the checkpoint. */
+	if (*more)
+		checkpoint_if_due(spool);
+	else if (spool->wal_frames > 0)
+		checkpoint(spool);
 	return status;
 }

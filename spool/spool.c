@@ -76,6 +76,8 @@ static const char *const query_sql[QUERY_COUNT] = {
 	[SET_LIMITS] = "UPDATE ledger SET max_spool = ?1, max_record = ?2, drop_oldest = ?3 "
 	               "WHERE one = 1 AND "
 	               "(max_spool <> ?1 OR max_record <> ?2 OR drop_oldest <> ?3)",
+	[FREE_PAGES] = "PRAGMA freelist_count",
+	[SHRINK] = "PRAGMA incremental_vacuum(" SHRINK_STEP ")",
 	[LEDGER] = "SELECT accepted, delivered, dead, discarded, dropped, purged, removed, "
 	           "in_bytes - out_bytes, max_spool, max_record, drop_oldest "
 	           "FROM ledger WHERE one = 1",

@@ -149,6 +149,10 @@ struct spool_change {
 enum spool_status spool_apply(struct spool *spool, struct spool_change *changes,
                               size_t count, int64_t wall);
 
+/* Gives a little of the file's free space back to the file system, in one short
+ * transaction; `*more`: there is more to give back. Some is kept for what comes. */
+enum spool_status spool_shrink(struct spool *spool, bool *more);
+
 /* --- Looking ------------------------------------------------------------ */
 
 struct spool_ledger {

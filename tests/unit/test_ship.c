@@ -240,7 +240,8 @@ static void note_settled(struct world *world, const struct job *job)
 		    change->kind != CHANGE_REVIVED)
 			continue;
 		for (size_t j = 0; j < world->row_count; j++)
-			if (world->rows[j].id == change->id) {
+			if (world->rows[j].id == change->id &&
+			    (change->uuid[0] == '\0' || strcmp(world->rows[j].uuid, change->uuid) == 0)) {
 				world->rows[j].settled = change->kind != CHANGE_REVIVED;
 				world->rows[j].dead = change->kind == CHANGE_DEAD;
 				if (change->kind == CHANGE_DELIVERED)
@@ -1111,6 +1112,84 @@ static void a_reload_releases_what_was_held(void **state)
 	destroy(world);
 }
 
+static int64_t slowly(struct world *world, const struct row *row)
+{
+	(void)world;
+	(void)row;
+	return 20 * SECOND;
+}
+
+static enum reply all_down_until_ten(struct world *world, const struct row *row)
+{
+	(void)row;
+	return world->clock < 10 * MINUTE ? NO_CONNECTION : OK;
+}
+
+static void an_answer_of_before_a_reload_does_not_probe_an_app_that_lost_its_keys(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	struct row *row = insert(world, "beta", "", S401);
+	start(world);
+	run_for(world, 10 * MINUTE); /* held, and probed */
+	world->latency = slowly;
+	uint64_t posts = world->posts;
+	while (world->posts == posts)
+		assert_true(turn(world, INT64_MAX - 1));
+	assert_true(row->flying);
+	reload_with(world, "[endpoint]\nurl = https://example.net/\nconnections = 4\n"
+	                   "[app default]\napp_key = SECRETa\napi_key = SECRETb\n"
+	                   "[app beta]\napp_key = SECRETc\n");
+	run_quietly(world, 4 * HOUR, 100);
+	assert_int_equal(waiting(world), 1);
+	destroy(world);
+}
+
+/* A row that is another one by the time its predecessor is settled. */
+static void replaced_in_flight(bool down)
+{
+	struct world *world = create();
+	struct row *old = insert(world, "default", "", OK);
+	struct row *first_of_many = NULL;
+	world->latency = slowly;
+	start(world);
+	while (world->posts == 0)
+		assert_true(turn(world, MINUTE));
+	execute(world, "DELETE FROM interactions");
+	execute(world, "UPDATE sqlite_sequence SET seq = 0");
+	struct row *successor = insert(world, "default", "", OK);
+	assert_int_equal(successor->id, old->id);
+	for (int i = 0; i < 3; i++) {
+		struct row *row = insert(world, "default", "", OK);
+		first_of_many = first_of_many == NULL ? row : first_of_many;
+	}
+	world->latency = NULL;
+	if (down)
+		world->reply = all_down_until_ten;
+	run_for(world, 30 * MINUTE);
+	assert_true(successor->accepted);
+	assert_true(first_of_many->accepted);
+	/* And a row under an earlier id is seen at once, though one is kept in mind. */
+	execute(world, "UPDATE sqlite_sequence SET seq = 100");
+	(void)insert(world, "default", "", OK);
+	ship_wake(world->ship);
+	run_for(world, MINUTE);
+	execute(world, "UPDATE sqlite_sequence SET seq = 50");
+	struct row *early = insert(world, "default", "", OK);
+	assert_true(early->id < 100);
+	ship_wake(world->ship);
+	run_for(world, MINUTE);
+	assert_true(early->accepted);
+	destroy(world);
+}
+
+static void a_row_that_was_replaced_in_flight_is_not_taken_for_the_one_that_was_sent(void **state)
+{
+	(void)state;
+	replaced_in_flight(false);
+	replaced_in_flight(true);
+}
+
 /* --- Beginning and end -------------------------------------------------- */
 
 static void after_a_crash_one_record_at_a_time_is_built_and_sent_for_a_while(void **state)
@@ -1399,6 +1478,8 @@ int main(void)
 		cmocka_unit_test(ten_rejections_in_a_row_hold_the_app_and_the_ten_wait_again),
 		cmocka_unit_test(a_reload_that_moves_the_apps_leaves_no_session_behind),
 		cmocka_unit_test(a_reload_releases_what_was_held),
+		cmocka_unit_test(an_answer_of_before_a_reload_does_not_probe_an_app_that_lost_its_keys),
+		cmocka_unit_test(a_row_that_was_replaced_in_flight_is_not_taken_for_the_one_that_was_sent),
 		cmocka_unit_test(after_a_crash_one_record_at_a_time_is_built_and_sent_for_a_while),
 		cmocka_unit_test(a_careful_start_leaves_no_suspect_behind_in_an_outage),
 		cmocka_unit_test(a_condemned_record_is_not_sent_and_its_session_goes_on),
