@@ -1,18 +1,20 @@
 /* reconify-agent: what was asked for, and the exit code (sysexits.h) it ends with.
  * Knows every command; does none of the work.
  */
-#include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "agent/check.h"
 #include "agent/daemon.h"
+#include "agent/list.h"
 #include "agent/payload.h"
+#include "agent/select.h"
 #include "agent/status.h"
 #include "spool/spool.h"
 
@@ -20,6 +22,7 @@ struct call {
 	struct daemon_call daemon;
 	bool json, progress;
 	int64_t wait;
+	struct selection selection;
 	char **arguments; /* what is not an option */
 	int argument_count;
 };
@@ -103,6 +106,49 @@ static int act_status(const struct call *call)
 	return code;
 }
 
+static int64_t wall_ms(void)
+{
+	struct timespec time;
+	if (clock_gettime(CLOCK_REALTIME, &time) != 0)
+		return 0;
+	return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
+}
+
+/* Opens the spool for records of any size, and hands it to `act`. */
+static int with_spool(const struct call *call, enum spool_mode mode,
+                      int (*act)(const struct call *call, const struct config *config,
+                                 struct spool *spool))
+{
+	struct config *config;
+	struct spool_error error;
+	int code = configure(call, &config);
+	if (code != EX_OK)
+		return code;
+	struct spool *spool = spool_open(config->spool_path, mode, INT32_MAX, &error);
+	code = spool != NULL ? act(call, config, spool)
+	                     : complain(status_exit_code(error.status), error.sentence);
+	spool_close(spool);
+	config_free(config);
+	return code;
+}
+
+static int list(const struct call *call, const struct config *config, struct spool *spool)
+{
+	(void)config;
+	enum spool_status status = list_records(spool, &call->selection, wall_ms(), stdout);
+	const char *sentence = spool_last_error(spool)->sentence;
+	return status == SPOOL_OK ? EX_OK
+	                          : complain(status_exit_code(status),
+	                                     sentence[0] != '\0' ? sentence : "no memory");
+}
+
+static int act_list(const struct call *call)
+{
+	if (call->selection.filter.reason != NULL && !call->selection.dead)
+		return complain(EX_USAGE, "list: --reason is for dead letters: add --dead");
+	return with_spool(call, SPOOL_READ, list);
+}
+
 static int act_check(const struct call *call)
 {
 	struct config *config;
@@ -161,8 +207,9 @@ static void print_foreign(struct text text)
 	(void)fputc('\n', stderr);
 }
 
-static int show_record(const struct config *config, struct spool *spool, int64_t id)
+static int show(const struct call *call, const struct config *config, struct spool *spool)
 {
+	int64_t id = call->selection.ids[0];
 	struct record record;
 	struct text reason = { NULL, 0 }, said = { NULL, 0 };
 	enum spool_status status = spool_load(spool, id, &record);
@@ -189,23 +236,16 @@ static int show_record(const struct config *config, struct spool *spool, int64_t
 
 static int act_show(const struct call *call)
 {
-	struct config *config;
-	struct spool_error error;
-	char *end = NULL;
-	errno = 0;
-	int64_t id = strtoll(call->arguments[0], &end, 10);
-	if (end == call->arguments[0] || *end != '\0' || errno == ERANGE)
-		return complain(EX_USAGE, "show: ID is a record's number, such as 12");
-	int code = configure(call, &config);
-	if (code != EX_OK)
-		return code;
-	struct spool *spool = spool_open(config->spool_path, SPOOL_READ, INT32_MAX, &error);
-	code = spool != NULL ? show_record(config, spool, id)
-	                     : complain(status_exit_code(error.status), error.sentence);
-	spool_close(spool);
-	config_free(config);
-	return code;
+	return with_spool(call, SPOOL_READ, show);
 }
+
+#define FILTERS "abouS"
+#define FILTERS_HELP                                                                        \
+	"  --app NAME, --session S, --user ID (a user_id or an e-mail address)\n"            \
+	"  --before TIME  inserted before a time, such as 2026-11-23 or 2026-11-23T12:30Z\n"  \
+	"  --older AGE    inserted longer ago than 30s, 5m, 2h, 90d\n"
+#define REASON_HELP                                                                         \
+	"  --reason CODE  dead letters of this reason, such as unprocessable\n"
 
 static const struct command commands[] = {
 	{ "init", act_init, "", "", "creates the spool, or brings an older one up to date",
@@ -222,6 +262,13 @@ static const struct command commands[] = {
 	{ "status", act_status, "j", "", "what waits, since when, what happens next and why",
 	  "  --json         one JSON object, for programs\n"
 	  "Answers whether the agent runs or not.\n" },
+	{ "list", act_list, "djlr" FILTERS, "", "the records that wait, or the dead letters",
+	  "  --dead         dead letters, with the reason\n" FILTERS_HELP REASON_HELP
+	  "  --limit N      the first N\n"
+	  "  --json         one JSON object a record\n"
+	  "One line a record, without its texts and who the user is: 'show ID' has them. AGE is\n"
+	  "since the insert, BYTES what the record counts for against max_spool; what does not\n"
+	  "fit ends with ~.\n" },
 	{ "show", act_show, "", "ID", "the bytes that would be posted for a record, keys masked",
 	  "For a dead letter, the reason and the server's words go to standard error.\n" },
 	{ "check", act_check, "", "", "finds what is wrong; changes and sends nothing",
@@ -269,15 +316,59 @@ static int misuse(const struct command *command)
 	return EX_USAGE;
 }
 
+/* The arguments as IDs; false where one is no such thing. */
+static bool take_ids(struct call *call)
+{
+	struct selection *selection = &call->selection;
+	selection->ids = calloc((size_t)call->argument_count + 1, sizeof *selection->ids);
+	if (selection->ids == NULL)
+		return false;
+	for (int i = 0; i < call->argument_count; i++)
+		if (!selection_parse_id(call->arguments[i], &selection->ids[selection->id_count++]))
+			return false;
+	return true;
+}
+
+/* Hands the arguments over, where there are as many as the command takes. */
+static int perform_with(const struct command *command, struct call *call)
+{
+	bool any = strstr(command->arguments, "...") != NULL;
+	if (!any && call->argument_count != (command->arguments[0] != '\0' ? 1 : 0)) {
+		(void)complain(EX_USAGE, call->argument_count == 0 ? "an argument is missing"
+		                                                   : "there is an argument too many");
+		return misuse(command);
+	}
+	if (strncmp(command->arguments, "ID", 2) == 0 && !take_ids(call)) {
+		free(call->selection.ids);
+		(void)fprintf(stderr, "reconify-agent: %s: ID is a record's number, such as 12\n",
+		              command->name);
+		return EX_USAGE;
+	}
+	int code = command->act(call);
+	free(call->selection.ids);
+	return code;
+}
+
 static int perform(const struct command *command, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "config", required_argument, NULL, 'c' }, { "spool", required_argument, NULL, 's' },
 		{ "help", no_argument, NULL, 'h' },         { "json", no_argument, NULL, 'j' },
 		{ "progress", no_argument, NULL, 'p' },     { "wait", required_argument, NULL, 'w' },
+		{ "app", required_argument, NULL, SELECT_APP },
+		{ "all", no_argument, NULL, SELECT_ALL },
+		{ "before", required_argument, NULL, SELECT_BEFORE },
+		{ "dead", no_argument, NULL, SELECT_DEAD },
+		{ "limit", required_argument, NULL, SELECT_LIMIT },
+		{ "older", required_argument, NULL, SELECT_OLDER },
+		{ "reason", required_argument, NULL, SELECT_REASON },
+		{ "session", required_argument, NULL, SELECT_SESSION },
+		{ "user", required_argument, NULL, SELECT_USER },
+		{ "yes", no_argument, NULL, SELECT_YES },
 		{ NULL, 0, NULL, 0 }
 	};
-	struct call call = { .wait = 0 };
+	struct call call = { .selection = selection_of_all() };
+	const char *wrong;
 	int letter;
 	opterr = 0; /* said below, in our own form */
 	while ((letter = getopt_long(argc, argv, ":", options, NULL)) != -1) {
@@ -302,12 +393,19 @@ static int perform(const struct command *command, int argc, char **argv)
 			print_help(command);
 			return finish_output(EX_OK);
 		case 'j':
-			call.json = true;
+			call.json = call.selection.json = true;
 			break;
 		case 'p':
 			call.progress = true;
 			break;
 		default:
+			wrong = selection_take(&call.selection, letter, optarg, wall_ms());
+			if (wrong != NULL) {
+				(void)complain(EX_USAGE, wrong);
+				return misuse(command);
+			}
+			break;
+		case 'w':
 			if (!config_parse_duration(optarg, &call.wait)) {
 				(void)complain(EX_USAGE, "--wait: TIME is a whole number with s, m or h, such "
 				               "as 5m");
@@ -317,12 +415,7 @@ static int perform(const struct command *command, int argc, char **argv)
 	}
 	call.arguments = argv + optind;
 	call.argument_count = argc - optind;
-	if (call.argument_count != (command->arguments[0] != '\0' ? 1 : 0)) {
-		(void)complain(EX_USAGE, call.argument_count == 0 ? "an argument is missing"
-		                                                  : "there is an argument too many");
-		return misuse(command);
-	}
-	return command->act(&call);
+	return perform_with(command, &call);
 }
 
 int main(int argc, char **argv)

@@ -38,6 +38,9 @@ enum query {
 	LEDGER,
 	OLDEST,
 	LAST,
+	LAST_DEAD,
+	FIND,
+	FIND_DEAD,
 	QUERY_COUNT
 };
 
@@ -52,6 +55,7 @@ struct spool {
 	bool ballast;           /* the ballast file is there */
 	bool scanning;          /* NEXT is half stepped, */
 	int64_t scanned, limit; /* up to this id, towards that one */
+	sqlite3_stmt *found;    /* FIND or FIND_DEAD, half stepped; or NULL */
 	int64_t keys_swept_at;
 	struct spool_error error;
 };
@@ -79,6 +83,14 @@ enum spool_status spool_load_row(struct spool *spool, enum query query, int64_t 
                                  struct record *record, sqlite3_stmt **row);
 
 struct text spool_column_text(sqlite3_stmt *row, int column);
+struct number spool_column_number(sqlite3_stmt *row, int column);
+
+/* The record in the first columns of a row. */
+void spool_read_record(sqlite3_stmt *row, struct record *record);
+
+/* One number, or `otherwise` where there is no row or it is NULL. */
+enum spool_status spool_one_number(struct spool *spool, enum query query, int64_t otherwise,
+                                   int64_t *value);
 
 /* Some room on the disk that a settle can have when there is no other. */
 void spool_take_ballast(struct spool *spool);

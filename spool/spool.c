@@ -28,6 +28,14 @@
  * id out again that a less careful producer lost. */
 #define SAME_ROW " WHERE id = ?1 AND (?2 = '' OR CAST(uuid AS TEXT) = ?2)"
 
+/* What a person's filter means; texts as bytes, a BLOB being as good as a text. */
+#define MEANT                                                                          \
+	"id >= ?1 AND id <= ?2 "                                                       \
+	"AND (?3 IS NULL OR CAST(ifnull(app, 'default') AS BLOB) = ?3) "               \
+	"AND (?4 IS NULL OR CAST(session AS BLOB) = ?4) "                              \
+	"AND (?5 IS NULL OR CAST(user_id AS BLOB) = ?5 OR CAST(email AS BLOB) = ?5) "  \
+	"AND (?6 IS NULL OR spooled_at < ?6)"
+
 static const char *const query_sql[QUERY_COUNT] = {
 	[BEGIN_READ] = "BEGIN",
 	[BEGIN_WRITE] = "BEGIN IMMEDIATE",
@@ -74,6 +82,12 @@ static const char *const query_sql[QUERY_COUNT] = {
 	           "FROM ledger WHERE one = 1",
 	[OLDEST] = "SELECT spooled_at FROM interactions ORDER BY id LIMIT 1",
 	[LAST] = "SELECT id FROM interactions ORDER BY id DESC LIMIT 1",
+	[LAST_DEAD] = "SELECT id FROM dead_letters ORDER BY id DESC LIMIT 1",
+	[FIND] = "SELECT " COLUMNS " FROM interactions WHERE " MEANT " ORDER BY id",
+	[FIND_DEAD] = "SELECT " DEAD_COLUMNS " FROM dead_letters WHERE " MEANT
+	              " AND (?7 IS NULL OR CAST(reason AS BLOB) = ?7"
+	              " OR substr(CAST(reason AS BLOB), 1, length(?7) + 1) = CAST(?7 || ':' AS BLOB))"
+	              " ORDER BY id",
 };
 
 /* --- Failures ----------------------------------------------------------- */
@@ -209,7 +223,7 @@ struct text spool_column_text(sqlite3_stmt *row, int column)
 	return text;
 }
 
-static struct number column_number(sqlite3_stmt *row, int column)
+struct number spool_column_number(sqlite3_stmt *row, int column)
 {
 	struct number number = { NUMBER_WRONG, 0 };
 	switch (sqlite3_column_type(row, column)) {
@@ -290,19 +304,19 @@ enum spool_status spool_next(struct spool *spool, int64_t from, int64_t to,
 	return status;
 }
 
-static void read_record(sqlite3_stmt *row, struct record *record)
+void spool_read_record(sqlite3_stmt *row, struct record *record)
 {
 	int at = 0;
 	record->model_id = spool_column_text(row, at++);
 	record->request_body = spool_column_text(row, at++);
 	record->response_body = spool_column_text(row, at++);
 	record->request_id = spool_column_text(row, at++);
-	record->request_at = column_number(row, at++);
-	record->response_at = column_number(row, at++);
+	record->request_at = spool_column_number(row, at++);
+	record->response_at = spool_column_number(row, at++);
 	record->session = spool_column_text(row, at++);
-	record->session_timeout = column_number(row, at++);
+	record->session_timeout = spool_column_number(row, at++);
 	record->user_id = spool_column_text(row, at++);
-	record->is_authenticated = column_number(row, at++);
+	record->is_authenticated = spool_column_number(row, at++);
 	record->first_name = spool_column_text(row, at++);
 	record->last_name = spool_column_text(row, at++);
 	record->email = spool_column_text(row, at++);
@@ -316,7 +330,7 @@ static void read_record(sqlite3_stmt *row, struct record *record)
 	record->type = spool_column_text(row, at++);
 	record->key = spool_column_text(row, at++);
 	record->uuid = spool_column_text(row, at++);
-	record->spooled_at = column_number(row, at++);
+	record->spooled_at = spool_column_number(row, at++);
 	record->id = sqlite3_column_int64(row, at);
 
 	/* NULL in an optional column means its default, also where a producer wrote
@@ -338,7 +352,7 @@ enum spool_status spool_load_row(struct spool *spool, enum query query, int64_t 
 	(void)sqlite3_bind_int64(*row, 1, id);
 	int rc = sqlite3_step(*row);
 	if (rc == SQLITE_ROW) {
-		read_record(*row, record);
+		spool_read_record(*row, record);
 		return SPOOL_OK;
 	}
 	enum spool_status status = rc == SQLITE_DONE ? SPOOL_END : spool_fail(spool, rc);
@@ -409,9 +423,8 @@ static bool count_rows(struct spool *spool, const char *sql, int64_t *count)
 	return counted;
 }
 
-/* One number, or `otherwise` where there is no row or it is NULL. */
-static enum spool_status one_number(struct spool *spool, enum query query,
-                                    int64_t otherwise, int64_t *value)
+enum spool_status spool_one_number(struct spool *spool, enum query query, int64_t otherwise,
+                                   int64_t *value)
 {
 	*value = otherwise;
 	sqlite3_stmt *row = spool_statement(spool, query);
@@ -467,9 +480,9 @@ enum spool_status spool_read_ledger(struct spool *spool, int patience_ms,
 		return status;
 	status = read_counters(spool, ledger);
 	if (status == SPOOL_OK)
-		status = one_number(spool, OLDEST, -1, &ledger->oldest_at);
+		status = spool_one_number(spool, OLDEST, -1, &ledger->oldest_at);
 	if (status == SPOOL_OK)
-		status = one_number(spool, LAST, SPOOL_FIRST_ID, &ledger->last_id);
+		status = spool_one_number(spool, LAST, SPOOL_FIRST_ID, &ledger->last_id);
 	if (status == SPOOL_OK) {
 		ledger->waiting = ledger->accepted - ledger->delivered - ledger->dead -
 		                  ledger->discarded - ledger->dropped - ledger->purged -

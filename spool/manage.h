@@ -1,0 +1,58 @@
+/* What a person does to the records of a spool beside the agent: finds them, and
+ * brings records of another spool in. What takes them away, or lets a dead letter
+ * wait again, is a fate like any other: see spool_apply() in spool.h.
+ *
+ * All of it is done in short transactions, so that nobody waits for a person.
+ */
+#ifndef SPOOL_MANAGE_H
+#define SPOOL_MANAGE_H
+
+#include "spool/spool.h"
+
+/* Which records are meant; texts are compared as bytes, NULL: any. Borrowed. */
+struct spool_filter {
+	const char *app, *session;
+	const char *user;   /* in user_id or in email */
+	const char *reason; /* the code of a dead letter's reason, or all of it */
+	int64_t before;     /* inserted before this time, ms since 1970; INT64_MAX: any */
+};
+
+enum spool_value_kind { VALUE_NULL, VALUE_INTEGER, VALUE_REAL, VALUE_TEXT, VALUE_BLOB };
+
+/* A column as SQLite has it. */
+struct spool_value {
+	enum spool_value_kind kind;
+	int64_t integer;
+	double real;
+	struct text text; /* VALUE_TEXT, VALUE_BLOB */
+};
+
+/* The columns in their order: those of a waiting row, then those that only a dead
+ * letter has. */
+#define SPOOL_COLUMNS 25
+#define SPOOL_DEAD_COLUMNS 30
+extern const char *const spool_column_names[SPOOL_DEAD_COLUMNS];
+
+/* A record that was found, borrowed until the next call on the spool. */
+struct spool_found {
+	struct record record;
+	int64_t bytes; /* what it counts for */
+	struct text reason, server_said;             /* of a dead letter, else NULL */
+	struct number http_status, attempts, died_at;
+};
+
+/* The records with `from` <= id <= `to`, by id: begin, next until it is SPOOL_END
+ * or fails, end. Between begin and end all is of one moment, and other programs'
+ * commits pile up in the -wal: stay for a few hundred records only. */
+enum spool_status spool_find_begin(struct spool *spool, bool dead,
+                                   const struct spool_filter *filter, int64_t from, int64_t to);
+enum spool_status spool_find_next(struct spool *spool, struct spool_found *found);
+void spool_find_end(struct spool *spool);
+
+/* A column of the record that spool_find_next() gave last, likewise borrowed. */
+struct spool_value spool_found_value(struct spool *spool, int column);
+
+/* The id of the last waiting row, or dead letter; SPOOL_FIRST_ID: none. */
+enum spool_status spool_last(struct spool *spool, bool dead, int64_t *id);
+
+#endif
