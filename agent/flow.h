@@ -62,7 +62,7 @@ struct ship {
 	uint64_t posts;
 	uint64_t newest_success;  /* the number of the latest post that was delivered */
 	uint64_t posts_when_lost; /* what was sent before is no probe */
-	unsigned generation;      /* of the configuration */
+	unsigned generation;      /* of the configuration, and of what was read */
 	size_t kept_count; /* records that are done with, though their rows may be there */
 	size_t need; /* bytes that the next record asks for, where it did not fit */
 
@@ -97,6 +97,7 @@ struct ship {
 	int64_t since, last_delivered_at;
 	bool limits_due; /* a reload may have changed them */
 	bool report_due; /* the state changed and is not written down yet */
+	bool forget_again; /* when the job that runs is done */
 	bool careful, suspected, stopping, scanned_once;
 	char condemned[RECORD_UUID_SIZE + 1];
 };

@@ -13,6 +13,7 @@
 #include "agent/check.h"
 #include "agent/daemon.h"
 #include "agent/list.h"
+#include "agent/manage.h"
 #include "agent/payload.h"
 #include "agent/select.h"
 #include "agent/status.h"
@@ -239,6 +240,51 @@ static int act_show(const struct call *call)
 	return with_spool(call, SPOOL_READ, show);
 }
 
+/* IDs, a filter or --all, but not two of them: what is meant must be sure. */
+static int need_selection(const struct call *call, const char *sentence)
+{
+	const struct selection *selection = &call->selection;
+	bool by_id = selection->id_count > 0;
+	if (by_id == (selection->all || selection->filtered))
+		return complain(EX_USAGE, sentence);
+	return EX_OK;
+}
+
+static int retry(const struct call *call, const struct config *config, struct spool *spool)
+{
+	return manage_retry(config, spool, &call->selection);
+}
+
+static int act_retry(const struct call *call)
+{
+	int code = need_selection(call, "retry: say which: either IDs, or --all, or filters");
+	return code == EX_OK ? with_spool(call, SPOOL_WORK, retry) : code;
+}
+
+static int discard(const struct call *call, const struct config *config, struct spool *spool)
+{
+	return manage_discard(config, spool, &call->selection);
+}
+
+static int act_discard(const struct call *call)
+{
+	int code = need_selection(call, "discard: say which: either IDs, or --all, or filters");
+	return code == EX_OK ? with_spool(call, SPOOL_WORK, discard) : code;
+}
+
+static int purge(const struct call *call, const struct config *config, struct spool *spool)
+{
+	return manage_purge(config, spool, &call->selection);
+}
+
+static int act_purge(const struct call *call)
+{
+	if (!call->selection.filtered)
+		return complain(EX_USAGE, "purge: say whose: --user, --session, --app, --before or "
+		                "--older");
+	return with_spool(call, SPOOL_WORK, purge);
+}
+
 #define FILTERS "abouS"
 #define FILTERS_HELP                                                                        \
 	"  --app NAME, --session S, --user ID (a user_id or an e-mail address)\n"            \
@@ -271,6 +317,23 @@ static const struct command commands[] = {
 	  "fit ends with ~.\n" },
 	{ "show", act_show, "", "ID", "the bytes that would be posted for a record, keys masked",
 	  "For a dead letter, the reason and the server's words go to standard error.\n" },
+	{ "retry", act_retry, "Ar" FILTERS, "[ID...]", "lets dead letters wait again",
+	  "  --all          all dead letters; or those of\n" FILTERS_HELP REASON_HELP
+	  "They keep their id and uuid, and begin with no attempts. A running agent sends them at\n"
+	  "once. An ID that is no dead letter's is named (exit 65), the others are done.\n" },
+	{ "discard", act_discard, "Ary" FILTERS, "[ID...]", "takes dead letters away, undelivered",
+	  "  --all          all dead letters; or those of\n" FILTERS_HELP REASON_HELP
+	  "  --yes          does not ask; needed where there is no terminal\n"
+	  "By its ID also a record that waits. Counted in the ledger as discarded. An ID that\n"
+	  "there is not is named (exit 65), the others are done. A request that is under way may\n"
+	  "still arrive.\n" },
+	{ "purge", act_purge, "y" FILTERS, "", "erases records, waiting and dead, without a trace",
+	  FILTERS_HELP
+	  "  --yes          does not ask; needed where there is no terminal\n"
+	  "Together they narrow each other. What is purged is overwritten in the spool, gone from\n"
+	  "its -wal too when this ends with 0, and counted in the ledger as purged. Exit 75: a\n"
+	  "program that reads keeps old copies in the -wal; repeat the purge. A request that is\n"
+	  "under way may still arrive. Of what was delivered, keys alone stay, for 25 hours.\n" },
 	{ "check", act_check, "", "", "finds what is wrong; changes and sends nothing",
 	  "One line a finding, worst first. Exit 0: nothing is wrong.\n" },
 	{ "schema", act_schema, "", "", "prints the spool's schema", "" },
@@ -338,7 +401,7 @@ static int perform_with(const struct command *command, struct call *call)
 		                                                   : "there is an argument too many");
 		return misuse(command);
 	}
-	if (strncmp(command->arguments, "ID", 2) == 0 && !take_ids(call)) {
+	if (strstr(command->arguments, "ID") != NULL && !take_ids(call)) {
 		free(call->selection.ids);
 		(void)fprintf(stderr, "reconify-agent: %s: ID is a record's number, such as 12\n",
 		              command->name);

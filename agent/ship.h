@@ -72,6 +72,10 @@ void ship_wake(struct ship *ship);
 /* A person, or the network's return, asks to try everything now. */
 void ship_try_now(struct ship *ship);
 
+/* A person took records away: whatever was read before is read again, or is gone, so
+ * that nothing is sent from memory but what is on its way already. Then likewise. */
+void ship_forget(struct ship *ship);
+
 /* The time wished for by alarm() has come. */
 void ship_alarm(struct ship *ship);
 

@@ -28,6 +28,7 @@ enum query {
 	HOLD_KEY,
 	REVIVE,
 	RELEASE_KEY,
+	RELEASE_WAITING_KEY,
 	REMOVE_DEAD,
 	SET_ATTEMPTS,
 	FORGET_ATTEMPTS,
@@ -91,6 +92,12 @@ void spool_read_record(sqlite3_stmt *row, struct record *record);
 /* One number, or `otherwise` where there is no row or it is NULL. */
 enum spool_status spool_one_number(struct spool *spool, enum query query, int64_t otherwise,
                                    int64_t *value);
+
+/* Locks are waited for as spool_open() has it. */
+void spool_restore_patience(struct spool *spool);
+
+/* Copies the -wal back where it has grown; only after a commit of one's own. */
+void spool_checkpoint_if_due(struct spool *spool);
 
 /* Some room on the disk that a settle can have when there is no other. */
 void spool_take_ballast(struct spool *spool);

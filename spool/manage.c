@@ -1,7 +1,10 @@
 /* Finding records for a person; see manage.h. */
 #include "spool/manage.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "spool/internal.h"
 
@@ -99,4 +102,55 @@ struct spool_value spool_found_value(struct spool *spool, int column)
 enum spool_status spool_last(struct spool *spool, bool dead, int64_t *id)
 {
 	return spool_one_number(spool, dead ? LAST_DEAD : LAST, SPOOL_FIRST_ID, id);
+}
+
+enum spool_status spool_overwrite(struct spool *spool)
+{
+	int rc = sqlite3_exec(spool->db, "PRAGMA secure_delete = ON", NULL, NULL, NULL);
+	return rc == SQLITE_OK ? SPOOL_OK : spool_fail(spool, rc);
+}
+
+struct deadline {
+	struct timespec end;
+};
+
+static int wait_until(void *context, int waits)
+{
+	const struct deadline *deadline = context;
+	const struct timespec moment = { 0, 1000000 };
+	struct timespec now;
+	(void)waits;
+	(void)nanosleep(&moment, NULL);
+	return clock_gettime(CLOCK_MONOTONIC, &now) == 0 &&
+	       (now.tv_sec < deadline->end.tv_sec ||
+	        (now.tv_sec == deadline->end.tv_sec && now.tv_nsec < deadline->end.tv_nsec));
+}
+
+enum spool_status spool_empty_log(struct spool *spool, int64_t wall, int patience)
+{
+	/* By the rules that keep clear of the WAL-reset fault (see settle.c): a commit of
+	 * our own comes first, so that frames are surely waiting, and it is tried once. A
+	 * TRUNCATE that has the writer lock keeps every commit out while it copies. */
+	char when[24];
+	(void)snprintf(when, sizeof when, "%" PRId64, wall);
+	struct spool_change note = { .kind = CHANGE_NOTE, .name = "purged_at", .value = when };
+	struct deadline deadline;
+	sqlite3_stmt *unfinished = NULL;
+	while ((unfinished = sqlite3_next_stmt(spool->db, unfinished)) != NULL)
+		(void)sqlite3_reset(unfinished);
+	if (clock_gettime(CLOCK_MONOTONIC, &deadline.end) != 0)
+		return SPOOL_IO;
+	deadline.end.tv_sec += patience / 1000;
+	(void)sqlite3_busy_handler(spool->db, wait_until, &deadline);
+	spool->checkpoint_frames = INT32_MAX; /* none of the ordinary kind in between */
+	enum spool_status status = spool_apply(spool, &note, 1, wall);
+	if (status == SPOOL_OK) {
+		int rc = sqlite3_wal_checkpoint_v2(spool->db, "main", SQLITE_CHECKPOINT_TRUNCATE, NULL,
+		                                   NULL);
+		status = rc == SQLITE_OK ? SPOOL_OK : spool_fail(spool, rc);
+	}
+	spool->checkpoint_frames = CHECKPOINT_FRAMES;
+	spool->wal_frames = 0;
+	spool_restore_patience(spool);
+	return status;
 }

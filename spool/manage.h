@@ -52,6 +52,14 @@ void spool_find_end(struct spool *spool);
 /* A column of the record that spool_find_next() gave last, likewise borrowed. */
 struct spool_value spool_found_value(struct spool *spool, int column);
 
+/* From now on what is deleted on this connection is overwritten with zeros. */
+enum spool_status spool_overwrite(struct spool *spool);
+
+/* Copies all of the -wal back and cuts it to nothing, so that what was deleted is in
+ * none of the spool's files any more. `wall` is ms since 1970; at most `patience` ms,
+ * in which inserts wait, too. SPOOL_BUSY: a reader or writer did not give way. */
+enum spool_status spool_empty_log(struct spool *spool, int64_t wall, int patience);
+
 /* The id of the last waiting row, or dead letter; SPOOL_FIRST_ID: none. */
 enum spool_status spool_last(struct spool *spool, bool dead, int64_t *id);
 

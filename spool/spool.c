@@ -67,13 +67,16 @@ static const char *const query_sql[QUERY_COUNT] = {
 	           "SELECT " COLUMNS " FROM dead_letters" SAME_ROW,
 	[RELEASE_KEY] = "DELETE FROM known_keys WHERE key = "
 	                "(SELECT key FROM dead_letters" SAME_ROW ")",
+	[RELEASE_WAITING_KEY] = "DELETE FROM known_keys WHERE key = "
+	                        "(SELECT key FROM interactions" SAME_ROW ")",
 	[REMOVE_DEAD] = "DELETE FROM dead_letters" SAME_ROW,
 	[SET_ATTEMPTS] = "INSERT OR REPLACE INTO attempts (id, attempts) VALUES (?1, ?2)",
 	[FORGET_ATTEMPTS] = "DELETE FROM attempts WHERE id = ?1",
 	[SET_NOTE] = "INSERT OR REPLACE INTO agent_state (name, value) VALUES (?1, ?2)",
 	[GET_NOTE] = "SELECT value FROM agent_state WHERE name = ?1",
 	[COUNT_FATES] = "UPDATE ledger SET delivered = delivered + ?1, dead = dead + ?2, "
-	                "out_bytes = out_bytes + ?3 WHERE one = 1",
+	                "out_bytes = out_bytes + ?3, discarded = discarded + ?4, "
+	                "purged = purged + ?5 WHERE one = 1",
 	[SET_LIMITS] = "UPDATE ledger SET max_spool = ?1, max_record = ?2, drop_oldest = ?3 "
 	               "WHERE one = 1 AND "
 	               "(max_spool <> ?1 OR max_record <> ?2 OR drop_oldest <> ?3)",

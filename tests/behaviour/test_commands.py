@@ -14,7 +14,8 @@ import badserver
 import support
 from support import eventually
 
-COMMANDS = ["init", "run", "drain", "status", "list", "show", "check", "schema"]
+COMMANDS = ["init", "run", "drain", "status", "list", "show", "retry", "discard",
+            "purge", "check", "schema"]
 
 
 def call(*arguments, **environment):
