@@ -179,12 +179,12 @@ def test_taking_away_what_is_in_flight_at_full_speed_keeps_the_ledger_right(agen
     assert agent.stop() == 0
 
 
-@pytest.mark.parametrize("command", [["discard", "1"], ["purge", "--user", "anna"]])
+@pytest.mark.parametrize("command", [["discard", *map(str, range(1, 101))],
+                                     ["purge", "--user", "anna"]], ids=["discard", "purge"])
 def test_a_running_agent_sends_nothing_from_memory_that_was_taken_away(agent, spool, sink, command):
     sink.stop()
+    spool.add_many([{"user_id": "anna"}] * 100 + [{"user_id": "bert", "session": "s"}])
     agent.run()
-    spool.add(user_id="anna")
-    spool.add(user_id="bert", session="s")
     eventually(lambda: agent.status()["destination"]["state"] == "down")
     assert agent.command(*command, "--yes").returncode == 0
     sink.start()
