@@ -1,6 +1,7 @@
 /* reconify-agent: what was asked for, and the exit code (sysexits.h) it ends with.
  * Knows every command; does none of the work.
  */
+#include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -17,6 +18,7 @@
 #include "agent/payload.h"
 #include "agent/select.h"
 #include "agent/status.h"
+#include "agent/transfer.h"
 #include "spool/spool.h"
 
 struct call {
@@ -285,6 +287,41 @@ static int act_purge(const struct call *call)
 	return with_spool(call, SPOOL_WORK, purge);
 }
 
+static int export(const struct call *call, const struct config *config, struct spool *spool)
+{
+	(void)config;
+	return transfer_export(spool, &call->selection, stdout);
+}
+
+static int act_export(const struct call *call)
+{
+	if (call->selection.filter.reason != NULL && !call->selection.dead)
+		return complain(EX_USAGE, "export: --reason is for dead letters: add --dead");
+	return with_spool(call, SPOOL_READ, export);
+}
+
+static int import(const struct call *call, const struct config *config, struct spool *spool)
+{
+	const char *name = call->arguments[0];
+	bool standard = strcmp(name, "-") == 0;
+	FILE *in = standard ? stdin : fopen(name, "re");
+	if (in == NULL) {
+		int reason = errno;
+		(void)fprintf(stderr, "reconify-agent: %s: %s; nothing was imported\n", name,
+		              strerror(reason));
+		return reason == EACCES ? EX_NOPERM : EX_NOINPUT;
+	}
+	int code = transfer_import(config, spool, in, standard ? "standard input" : name);
+	if (!standard)
+		(void)fclose(in);
+	return code;
+}
+
+static int act_import(const struct call *call)
+{
+	return with_spool(call, SPOOL_WORK, import);
+}
+
 #define FILTERS "abouS"
 #define FILTERS_HELP                                                                        \
 	"  --app NAME, --session S, --user ID (a user_id or an e-mail address)\n"            \
@@ -334,6 +371,16 @@ static const struct command commands[] = {
 	  "its -wal too when this ends with 0, and counted in the ledger as purged. Exit 75: a\n"
 	  "program that reads keeps old copies in the -wal; repeat the purge. A request that is\n"
 	  "under way may still arrive. Of what was delivered, keys alone stay, for 25 hours.\n" },
+	{ "export", act_export, "dlr" FILTERS, "", "writes records, whole, as JSON Lines",
+	  "  --dead         dead letters\n" FILTERS_HELP REASON_HELP
+	  "  --limit N      the first N\n"
+	  "One record a line, on standard output, with all that people wrote: guard the file. The\n"
+	  "spool stays as it is: 'discard' or 'purge' what is to be sent from elsewhere.\n" },
+	{ "import", act_import, "", "FILE|-", "takes in what export wrote, here or elsewhere",
+	  "Inserts as a producer does, under new ids and with the uuids that they had. What was\n"
+	  "imported before, or is there, is passed over, also after its delivery. A line that is\n"
+	  "refused is named with its number (exit 65); the others are imported. Exit 75: the spool\n"
+	  "is full. To import all of it again is always safe.\n" },
 	{ "check", act_check, "", "", "finds what is wrong; changes and sends nothing",
 	  "One line a finding, worst first. Exit 0: nothing is wrong.\n" },
 	{ "schema", act_schema, "", "", "prints the spool's schema", "" },

@@ -40,6 +40,16 @@ enum query {
 	OLDEST,
 	LAST,
 	LAST_DEAD,
+	IMPORT_KNOWN,
+	IMPORT_WAITING,
+	IMPORT_DEAD,
+	IMPORT_KEY_TAKEN,
+	IMPORT_ROOM,
+	IMPORT_COUNT_DEAD,
+	IMPORT_HOLD_KEY,
+	IMPORT_SEQUENCE,
+	IMPORT_FIRST_SEQUENCE,
+	IMPORT_REMEMBER,
 	FIND,
 	FIND_DEAD,
 	QUERY_COUNT
@@ -92,6 +102,12 @@ void spool_read_record(sqlite3_stmt *row, struct record *record);
 /* One number, or `otherwise` where there is no row or it is NULL. */
 enum spool_status spool_one_number(struct spool *spool, enum query query, int64_t otherwise,
                                    int64_t *value);
+
+/* Calls `found` for each table, index, trigger or view that is not the schema's, or is
+ * missing. */
+enum spool_status spool_compare_schema(struct spool *spool,
+                                       void (*found)(void *context, const char *sentence),
+                                       void *context);
 
 /* Locks are waited for as spool_open() has it. */
 void spool_restore_patience(struct spool *spool);

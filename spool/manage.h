@@ -63,4 +63,32 @@ enum spool_status spool_empty_log(struct spool *spool, int64_t wall, int patienc
 /* The id of the last waiting row, or dead letter; SPOOL_FIRST_ID: none. */
 enum spool_status spool_last(struct spool *spool, bool dead, int64_t *id);
 
+/* --- Import ------------------------------------------------------------- */
+
+/* From now on this connection inserts as a producer does: the file's triggers judge
+ * and count. For nothing but an import. */
+enum spool_status spool_import_start(struct spool *spool);
+
+/* One transaction, for a few hundred records. SPOOL_REFUSED: the file's tables or
+ * triggers are not the schema's, and none of them was run. */
+enum spool_status spool_import_begin(struct spool *spool);
+enum spool_status spool_import_commit(struct spool *spool);
+void spool_import_abort(struct spool *spool);
+
+enum spool_imported {
+	IMPORT_ADDED,
+	IMPORT_KNOWN_ALREADY, /* its uuid waits, is a dead letter, or was imported before */
+	IMPORT_REFUSED        /* by a rule, which spool_last_error() says; others may go in */
+};
+
+/* What an insert into a full spool is refused with. */
+#define SPOOL_FULL_SENTENCE                                                                  \
+	"the spool is full (max_spool), and the record was not accepted: see reconify-agent status"
+
+/* One record, as a waiting row or a dead letter, under an id of its own in this spool.
+ * `values` has SPOOL_DEAD_COLUMNS places; its id is not looked at. */
+enum spool_status spool_import_record(struct spool *spool, bool dead,
+                                      const struct spool_value *values,
+                                      enum spool_imported *outcome);
+
 #endif

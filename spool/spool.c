@@ -24,6 +24,11 @@
 	"email, phone, gender, content_type, accept, request_extra, app, format, type, "  \
 	"key, uuid, spooled_at, id"
 #define DEAD_COLUMNS COLUMNS ", reason, http_status, attempts, died_at, server_said"
+/* One for each of them but the id. */
+#define VALUES                                                                         \
+	"?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, "      \
+	"?17, ?18, ifnull(?19, 'default'), ifnull(?20, 'bedrock'), "                   \
+	"ifnull(?21, 'chat'), ?22, ?23, ?24"
 /* A row is itself when id and uuid agree: after a power cut SQLite may give an
  * id out again that a less careful producer lost. */
 #define SAME_ROW " WHERE id = ?1 AND (?2 = '' OR CAST(uuid AS TEXT) = ?2)"
@@ -85,6 +90,25 @@ static const char *const query_sql[QUERY_COUNT] = {
 	           "FROM ledger WHERE one = 1",
 	[OLDEST] = "SELECT spooled_at FROM interactions ORDER BY id LIMIT 1",
 	[LAST] = "SELECT id FROM interactions ORDER BY id DESC LIMIT 1",
+	[IMPORT_KNOWN] = "SELECT 1 FROM temp.present WHERE uuid = ?1 "
+	                 "UNION ALL SELECT 1 FROM imported WHERE uuid = ?1",
+	[IMPORT_WAITING] = "INSERT INTO interactions (" COLUMNS ") VALUES (" VALUES ", NULL)",
+	/* Above every id that was given to a waiting row, or to a dead letter. */
+	[IMPORT_DEAD] = "INSERT INTO dead_letters (" DEAD_COLUMNS ") VALUES (" VALUES ", "
+	                "1 + max(ifnull((SELECT seq FROM sqlite_sequence "
+	                "WHERE name = 'interactions'), 0), "
+	                "ifnull((SELECT max(id) FROM dead_letters), 0)), ?25, ?26, ?27, ?28, ?29)",
+	[IMPORT_KEY_TAKEN] = "SELECT 1 FROM known_keys WHERE key = ?1 "
+	                     "UNION ALL SELECT 1 FROM interactions WHERE key = ?1",
+	[IMPORT_ROOM] = "SELECT 1 FROM ledger WHERE in_bytes - out_bytes + ?1 <= max_spool",
+	[IMPORT_COUNT_DEAD] = "UPDATE ledger SET accepted = accepted + 1, dead = dead + 1, "
+	                      "in_bytes_before = in_bytes, in_bytes = in_bytes + ?1 WHERE one = 1",
+	[IMPORT_HOLD_KEY] = "INSERT OR REPLACE INTO known_keys (key, delivered_at) "
+	                    "SELECT key, NULL FROM dead_letters WHERE id = ?1",
+	[IMPORT_SEQUENCE] = "UPDATE sqlite_sequence SET seq = ?1 WHERE name = 'interactions'",
+	[IMPORT_FIRST_SEQUENCE] = "INSERT INTO sqlite_sequence (name, seq) "
+	                          "VALUES ('interactions', ?1)",
+	[IMPORT_REMEMBER] = "INSERT OR IGNORE INTO imported (uuid) VALUES (?1)",
 	[LAST_DEAD] = "SELECT id FROM dead_letters ORDER BY id DESC LIMIT 1",
 	[FIND] = "SELECT " COLUMNS " FROM interactions WHERE " MEANT " ORDER BY id",
 	[FIND_DEAD] = "SELECT " DEAD_COLUMNS " FROM dead_letters WHERE " MEANT
