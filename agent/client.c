@@ -50,7 +50,9 @@ end:
 
 bool client_ask(const char *path, enum client_request request, struct report *report)
 {
-	const char *words = request == CLIENT_TRY_NOW ? "try\n" : "status\n";
+	const char *words = request == CLIENT_FORGET    ? "forget\n"
+	                    : request == CLIENT_TRY_NOW ? "try\n"
+	                                                : "status\n";
 	bool answered = false;
 	char *answer = NULL;
 	size_t size = 0;

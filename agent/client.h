@@ -8,7 +8,11 @@
 
 #include "agent/report.h"
 
-enum client_request { CLIENT_STATUS, CLIENT_TRY_NOW };
+enum client_request {
+	CLIENT_STATUS,
+	CLIENT_TRY_NOW,
+	CLIENT_FORGET /* likewise, and records that it had read are read again */
+};
 
 /* Sends the request to the agent of the spool at `path` and reads its report.
  * False when none answered. */

@@ -306,8 +306,7 @@ static int conclude(const struct drain *drain, const struct report *report)
 	if (left && report->storage[0] != '\0')
 		(void)fprintf(stderr, "reconify-agent: %s\n", report->storage);
 	if (dead > 0)
-		(void)fprintf(stderr, "reconify-agent: the table dead_letters of %s says why "
-		              "(column reason)\n", drain->call.spool_path);
+		(void)fprintf(stderr, "reconify-agent: 'reconify-agent list --dead' says why\n");
 	return left && report->storage[0] != '\0' && !report->locked ? EX_IOERR : EX_TEMPFAIL;
 }
 

@@ -63,7 +63,7 @@ struct ship {
 	uint64_t posts;
 	uint64_t newest_success;  /* the number of the latest post that was delivered */
 	uint64_t posts_when_lost; /* what was sent before is no probe */
-	unsigned generation;      /* of the configuration */
+	unsigned generation;      /* of the configuration, and of what was read */
 	size_t kept_count; /* records that are done with, though their rows may be there */
 	size_t need; /* bytes that the next record asks for, where it did not fit */
 
@@ -100,6 +100,7 @@ struct ship {
 	int64_t shrink_at; /* when to give free space back, INT64_MAX: there is none */
 	bool limits_due; /* a reload may have changed them */
 	bool report_due; /* the state changed and is not written down yet */
+	bool forget_again; /* when the job that runs is done */
 	unsigned careful; /* so many more verdicts with one record at a time */
 	bool suspected, stopping, scanned_once;
 	char condemned[RECORD_UUID_SIZE + 1];

@@ -715,6 +715,8 @@ static void serve(struct visitor *visitor)
 	struct report report;
 	if (strcmp(visitor->request, "try") == 0)
 		ship_try_now(loop->ship);
+	else if (strcmp(visitor->request, "forget") == 0)
+		ship_forget(loop->ship);
 	ship_report(loop->ship, &report);
 	visitor->answer = report_to_json(&report);
 	if (visitor->answer == NULL) {

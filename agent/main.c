@@ -8,18 +8,24 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "agent/check.h"
 #include "agent/daemon.h"
+#include "agent/list.h"
+#include "agent/manage.h"
 #include "agent/payload.h"
+#include "agent/select.h"
 #include "agent/status.h"
+#include "agent/transfer.h"
 #include "spool/spool.h"
 
 struct call {
 	struct daemon_call daemon;
 	bool json, progress;
 	int64_t wait;
+	struct selection selection;
 	char **arguments; /* what is not an option */
 	int argument_count;
 };
@@ -106,6 +112,49 @@ static int act_status(const struct call *call)
 	return code;
 }
 
+static int64_t wall_ms(void)
+{
+	struct timespec time;
+	if (clock_gettime(CLOCK_REALTIME, &time) != 0)
+		return 0;
+	return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
+}
+
+/* Opens the spool for records of any size, and hands it to `act`. */
+static int with_spool(const struct call *call, enum spool_mode mode,
+                      int (*act)(const struct call *call, const struct config *config,
+                                 struct spool *spool))
+{
+	struct config *config;
+	struct spool_error error;
+	int code = configure(call, &config);
+	if (code != EX_OK)
+		return code;
+	struct spool *spool = spool_open(config->spool_path, mode, INT32_MAX, &error);
+	code = spool != NULL ? act(call, config, spool)
+	                     : complain(status_exit_code(error.status), error.sentence);
+	spool_close(spool);
+	config_free(config);
+	return code;
+}
+
+static int list(const struct call *call, const struct config *config, struct spool *spool)
+{
+	(void)config;
+	enum spool_status status = list_records(spool, &call->selection, wall_ms(), stdout);
+	const char *sentence = spool_last_error(spool)->sentence;
+	return status == SPOOL_OK ? EX_OK
+	                          : complain(status_exit_code(status),
+	                                     sentence[0] != '\0' ? sentence : "no memory");
+}
+
+static int act_list(const struct call *call)
+{
+	if (call->selection.filter.reason != NULL && !call->selection.dead)
+		return complain(EX_USAGE, "list: --reason is for dead letters: add --dead");
+	return with_spool(call, SPOOL_READ, list);
+}
+
 static int act_check(const struct call *call)
 {
 	struct config *config;
@@ -164,8 +213,9 @@ static void print_foreign(struct text text)
 	(void)fputc('\n', stderr);
 }
 
-static int show_record(const struct config *config, struct spool *spool, int64_t id)
+static int show(const struct call *call, const struct config *config, struct spool *spool)
 {
+	int64_t id = call->selection.ids[0];
 	struct record record;
 	struct text reason = { NULL, 0 }, said = { NULL, 0 };
 	enum spool_status status = spool_load(spool, id, &record);
@@ -192,23 +242,96 @@ static int show_record(const struct config *config, struct spool *spool, int64_t
 
 static int act_show(const struct call *call)
 {
-	struct config *config;
-	struct spool_error error;
-	char *end = NULL;
-	errno = 0;
-	int64_t id = strtoll(call->arguments[0], &end, 10);
-	if (end == call->arguments[0] || *end != '\0' || errno == ERANGE)
-		return complain(EX_USAGE, "show: ID is a record's number, such as 12");
-	int code = configure(call, &config);
-	if (code != EX_OK)
-		return code;
-	struct spool *spool = spool_open(config->spool_path, SPOOL_READ, INT32_MAX, &error);
-	code = spool != NULL ? show_record(config, spool, id)
-	                     : complain(status_exit_code(error.status), error.sentence);
-	spool_close(spool);
-	config_free(config);
+	return with_spool(call, SPOOL_READ, show);
+}
+
+/* IDs, a filter or --all, but not two of them: what is meant must be sure. */
+static int need_selection(const struct call *call, const char *sentence)
+{
+	const struct selection *selection = &call->selection;
+	bool by_id = selection->id_count > 0;
+	if (by_id == (selection->all || selection->filtered))
+		return complain(EX_USAGE, sentence);
+	return EX_OK;
+}
+
+static int retry(const struct call *call, const struct config *config, struct spool *spool)
+{
+	return manage_retry(config, spool, &call->selection);
+}
+
+static int act_retry(const struct call *call)
+{
+	int code = need_selection(call, "retry: say which: either IDs, or --all, or filters");
+	return code == EX_OK ? with_spool(call, SPOOL_WORK, retry) : code;
+}
+
+static int discard(const struct call *call, const struct config *config, struct spool *spool)
+{
+	return manage_discard(config, spool, &call->selection);
+}
+
+static int act_discard(const struct call *call)
+{
+	int code = need_selection(call, "discard: say which: either IDs, or --all, or filters");
+	return code == EX_OK ? with_spool(call, SPOOL_WORK, discard) : code;
+}
+
+static int purge(const struct call *call, const struct config *config, struct spool *spool)
+{
+	return manage_purge(config, spool, &call->selection);
+}
+
+static int act_purge(const struct call *call)
+{
+	if (!call->selection.filtered)
+		return complain(EX_USAGE, "purge: say whose: --user, --session, --app, --before or "
+		                "--older");
+	return with_spool(call, SPOOL_WORK, purge);
+}
+
+static int export(const struct call *call, const struct config *config, struct spool *spool)
+{
+	(void)config;
+	return transfer_export(spool, &call->selection, stdout);
+}
+
+static int act_export(const struct call *call)
+{
+	if (call->selection.filter.reason != NULL && !call->selection.dead)
+		return complain(EX_USAGE, "export: --reason is for dead letters: add --dead");
+	return with_spool(call, SPOOL_READ, export);
+}
+
+static int import(const struct call *call, const struct config *config, struct spool *spool)
+{
+	const char *name = call->arguments[0];
+	bool standard = strcmp(name, "-") == 0;
+	FILE *in = standard ? stdin : fopen(name, "re");
+	if (in == NULL) {
+		int reason = errno;
+		(void)fprintf(stderr, "reconify-agent: %s: %s; nothing was imported\n", name,
+		              strerror(reason));
+		return reason == EACCES ? EX_NOPERM : EX_NOINPUT;
+	}
+	int code = transfer_import(config, spool, in, standard ? "standard input" : name);
+	if (!standard)
+		(void)fclose(in);
 	return code;
 }
+
+static int act_import(const struct call *call)
+{
+	return with_spool(call, SPOOL_WORK, import);
+}
+
+#define FILTERS "abouS"
+#define FILTERS_HELP                                                                        \
+	"  --app NAME, --session S, --user ID (a user_id or an e-mail address)\n"            \
+	"  --before TIME  inserted before a time, such as 2026-11-23 or 2026-11-23T12:30Z\n"  \
+	"  --older AGE    inserted longer ago than 30s, 5m, 2h, 90d\n"
+#define REASON_HELP                                                                         \
+	"  --reason CODE  dead letters of this reason, such as unprocessable\n"
 
 static const struct command commands[] = {
 	{ "init", act_init, "", "", "creates the spool, or brings an older one up to date",
@@ -226,8 +349,42 @@ static const struct command commands[] = {
 	{ "status", act_status, "j", "", "what waits, since when, what happens next and why",
 	  "  --json         one JSON object, for programs\n"
 	  "Answers whether the agent runs or not.\n" },
+	{ "list", act_list, "djlr" FILTERS, "", "the records that wait, or the dead letters",
+	  "  --dead         dead letters, with the reason\n" FILTERS_HELP REASON_HELP
+	  "  --limit N      the first N\n"
+	  "  --json         one JSON object a record\n"
+	  "One line a record, without its texts and who the user is: 'show ID' has them. AGE is\n"
+	  "since the insert, BYTES what the record counts for against max_spool; what does not\n"
+	  "fit ends with ~.\n" },
 	{ "show", act_show, "", "ID", "the bytes that would be posted for a record, keys masked",
 	  "For a dead letter, the reason and the server's words go to standard error.\n" },
+	{ "retry", act_retry, "Ar" FILTERS, "[ID...]", "lets dead letters wait again",
+	  "  --all          all dead letters; or those of\n" FILTERS_HELP REASON_HELP
+	  "They keep their id and uuid, and begin with no attempts. A running agent sends them at\n"
+	  "once. An ID that is no dead letter's is named (exit 65), the others are done.\n" },
+	{ "discard", act_discard, "Ary" FILTERS, "[ID...]", "takes dead letters away, undelivered",
+	  "  --all          all dead letters; or those of\n" FILTERS_HELP REASON_HELP
+	  "  --yes          does not ask; needed where there is no terminal\n"
+	  "By its ID also a record that waits. Counted in the ledger as discarded. An ID that\n"
+	  "there is not is named (exit 65), the others are done. A request that is under way may\n"
+	  "still arrive.\n" },
+	{ "purge", act_purge, "y" FILTERS, "", "erases records, waiting and dead, without a trace",
+	  FILTERS_HELP
+	  "  --yes          does not ask; needed where there is no terminal\n"
+	  "Together they narrow each other. What is purged is overwritten in the spool, gone from\n"
+	  "its -wal too when this ends with 0, and counted in the ledger as purged. Exit 75: a\n"
+	  "program that reads keeps old copies in the -wal; repeat the purge. A request that is\n"
+	  "under way may still arrive. Of what was delivered, keys alone stay, for 25 hours.\n" },
+	{ "export", act_export, "dlr" FILTERS, "", "writes records, whole, as JSON Lines",
+	  "  --dead         dead letters\n" FILTERS_HELP REASON_HELP
+	  "  --limit N      the first N\n"
+	  "One record a line, on standard output, with all that people wrote: guard the file. The\n"
+	  "spool stays as it is: 'discard' or 'purge' what is to be sent from elsewhere.\n" },
+	{ "import", act_import, "", "FILE|-", "takes in what export wrote, here or elsewhere",
+	  "Inserts as a producer does, under new ids and with the uuids that they had. What was\n"
+	  "imported before, or is there, is passed over, also after its delivery. A line that is\n"
+	  "refused is named with its number (exit 65); the others are imported. Exit 75: the spool\n"
+	  "is full. To import all of it again is always safe.\n" },
 	{ "check", act_check, "", "", "finds what is wrong; changes and sends nothing",
 	  "One line a finding, worst first. Exit 0: nothing is wrong.\n" },
 	{ "schema", act_schema, "", "", "prints the spool's schema", "" },
@@ -273,15 +430,59 @@ static int misuse(const struct command *command)
 	return EX_USAGE;
 }
 
+/* The arguments as IDs; false where one is no such thing. */
+static bool take_ids(struct call *call)
+{
+	struct selection *selection = &call->selection;
+	selection->ids = calloc((size_t)call->argument_count + 1, sizeof *selection->ids);
+	if (selection->ids == NULL)
+		return false;
+	for (int i = 0; i < call->argument_count; i++)
+		if (!selection_parse_id(call->arguments[i], &selection->ids[selection->id_count++]))
+			return false;
+	return true;
+}
+
+/* Hands the arguments over, where there are as many as the command takes. */
+static int perform_with(const struct command *command, struct call *call)
+{
+	bool any = strstr(command->arguments, "...") != NULL;
+	if (!any && call->argument_count != (command->arguments[0] != '\0' ? 1 : 0)) {
+		(void)complain(EX_USAGE, call->argument_count == 0 ? "an argument is missing"
+		                                                   : "there is an argument too many");
+		return misuse(command);
+	}
+	if (strstr(command->arguments, "ID") != NULL && !take_ids(call)) {
+		free(call->selection.ids);
+		(void)fprintf(stderr, "reconify-agent: %s: ID is a record's number, such as 12\n",
+		              command->name);
+		return EX_USAGE;
+	}
+	int code = command->act(call);
+	free(call->selection.ids);
+	return code;
+}
+
 static int perform(const struct command *command, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "config", required_argument, NULL, 'c' }, { "spool", required_argument, NULL, 's' },
 		{ "help", no_argument, NULL, 'h' },         { "json", no_argument, NULL, 'j' },
 		{ "progress", no_argument, NULL, 'p' },     { "wait", required_argument, NULL, 'w' },
+		{ "app", required_argument, NULL, SELECT_APP },
+		{ "all", no_argument, NULL, SELECT_ALL },
+		{ "before", required_argument, NULL, SELECT_BEFORE },
+		{ "dead", no_argument, NULL, SELECT_DEAD },
+		{ "limit", required_argument, NULL, SELECT_LIMIT },
+		{ "older", required_argument, NULL, SELECT_OLDER },
+		{ "reason", required_argument, NULL, SELECT_REASON },
+		{ "session", required_argument, NULL, SELECT_SESSION },
+		{ "user", required_argument, NULL, SELECT_USER },
+		{ "yes", no_argument, NULL, SELECT_YES },
 		{ NULL, 0, NULL, 0 }
 	};
-	struct call call = { .wait = 0 };
+	struct call call = { .selection = selection_of_all() };
+	const char *wrong;
 	int letter;
 	opterr = 0; /* said below, in our own form */
 	while ((letter = getopt_long(argc, argv, ":", options, NULL)) != -1) {
@@ -306,12 +507,19 @@ static int perform(const struct command *command, int argc, char **argv)
 			print_help(command);
 			return finish_output(EX_OK);
 		case 'j':
-			call.json = true;
+			call.json = call.selection.json = true;
 			break;
 		case 'p':
 			call.progress = true;
 			break;
 		default:
+			wrong = selection_take(&call.selection, letter, optarg, wall_ms());
+			if (wrong != NULL) {
+				(void)complain(EX_USAGE, wrong);
+				return misuse(command);
+			}
+			break;
+		case 'w':
 			if (!config_parse_duration(optarg, &call.wait)) {
 				(void)complain(EX_USAGE, "--wait: TIME is a whole number with s, m or h, such "
 				               "as 5m");
@@ -321,12 +529,7 @@ static int perform(const struct command *command, int argc, char **argv)
 	}
 	call.arguments = argv + optind;
 	call.argument_count = argc - optind;
-	if (call.argument_count != (command->arguments[0] != '\0' ? 1 : 0)) {
-		(void)complain(EX_USAGE, call.argument_count == 0 ? "an argument is missing"
-		                                                  : "there is an argument too many");
-		return misuse(command);
-	}
-	return command->act(&call);
+	return perform_with(command, &call);
 }
 
 int main(int argc, char **argv)

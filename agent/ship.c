@@ -586,7 +586,8 @@ void ship_answered(struct ship *ship, void *ticket, const struct answer *answer)
 	item->probe = false;
 	if (!current && judgement.verdict != VERDICT_DELIVERED &&
 	    judgement.verdict != VERDICT_REJECTED) {
-		/* Keys or endpoint are others now: that answer was to the old ones. */
+		/* Keys or endpoint are others now: that answer was to the old ones. Or the
+		 * record may be gone. */
 		flow_cool(ship, item);
 		return;
 	}
@@ -866,6 +867,14 @@ void ship_try_now(struct ship *ship)
 	pump(ship);
 }
 
+void ship_forget(struct ship *ship)
+{
+	ship->generation++; /* what is on its way is read again before it is sent again */
+	flow_start_over(ship, false);
+	ship->forget_again = ship->working; /* that job may have read before */
+	ship_try_now(ship);
+}
+
 void ship_go_on(struct ship *ship)
 {
 	pump(ship);
@@ -874,6 +883,10 @@ void ship_go_on(struct ship *ship)
 void ship_worked(struct ship *ship, struct job *job)
 {
 	claim_accept(ship, job);
+	if (ship->forget_again) {
+		ship->forget_again = false;
+		flow_start_over(ship, false);
+	}
 	pump(ship);
 }
 

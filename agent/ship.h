@@ -73,6 +73,10 @@ void ship_wake(struct ship *ship);
 /* A person, or the network's return, asks to try everything now. */
 void ship_try_now(struct ship *ship);
 
+/* A person took records away: whatever was read before is read again, or is gone, so
+ * that nothing is sent from memory but what is on its way already. Then likewise. */
+void ship_forget(struct ship *ship);
+
 /* The time wished for by alarm() has come, or one or more answers were taken in: does
  * whatever is due now. */
 void ship_go_on(struct ship *ship);

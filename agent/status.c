@@ -219,7 +219,7 @@ static void print_waiting(const struct status *status, FILE *out)
 		              report->retrying, report->retrying_id, report->retrying_attempts,
 		              report->retrying_reason);
 	(void)fprintf(out, "dead         %" PRId64 "%s\n", ledger->dead_counted,
-	              ledger->dead_counted > 0 ? " (table dead_letters of the spool says why)" : "");
+	              ledger->dead_counted > 0 ? " (reconify-agent list --dead says why)" : "");
 	for (size_t i = 0; i < report->app_count; i++)
 		if (report->apps[i].held)
 			(void)fprintf(out, "app held     %s: %s\n", report->apps[i].name,

@@ -111,6 +111,12 @@ CREATE TABLE attempts (
   attempts INTEGER
 );
 
+-- The uuids of records that were imported from another spool, for ever: importing them
+-- once more adds nothing, also when they have been delivered.
+CREATE TABLE imported (
+  uuid PRIMARY KEY
+) WITHOUT ROWID;
+
 -- The agent's notes to itself.
 CREATE TABLE agent_state (
   name  TEXT PRIMARY KEY,

@@ -70,6 +70,22 @@ static int compare_objects(const struct examination *examination, sqlite3 *here,
 	return rc == SQLITE_DONE ? SQLITE_OK : rc;
 }
 
+enum spool_status spool_compare_schema(struct spool *spool,
+                                       void (*found)(void *context, const char *sentence),
+                                       void *context)
+{
+	struct examination examination = { spool, found, context, NULL };
+	int rc = sqlite3_open(":memory:", &examination.model);
+	if (rc == SQLITE_OK)
+		rc = sqlite3_exec(examination.model, schema_sql, NULL, NULL, NULL);
+	if (rc == SQLITE_OK)
+		rc = compare_objects(&examination, examination.model, spool->db, true);
+	if (rc == SQLITE_OK)
+		rc = compare_objects(&examination, spool->db, examination.model, false);
+	(void)sqlite3_close(examination.model);
+	return rc == SQLITE_OK ? SPOOL_OK : spool_fail(spool, rc);
+}
+
 enum spool_status spool_examine(struct spool *spool,
                                 void (*found)(void *context, const char *sentence),
                                 void *context)
@@ -84,15 +100,5 @@ enum spool_status spool_examine(struct spool *spool,
 		found(context, sentence);
 	}
 	int rc = sqlite3_exec(spool->db, "PRAGMA quick_check(20)", report_check, &examination, NULL);
-	if (rc != SQLITE_OK)
-		return spool_fail(spool, rc);
-	rc = sqlite3_open(":memory:", &examination.model);
-	if (rc == SQLITE_OK)
-		rc = sqlite3_exec(examination.model, schema_sql, NULL, NULL, NULL);
-	if (rc == SQLITE_OK)
-		rc = compare_objects(&examination, examination.model, spool->db, true);
-	if (rc == SQLITE_OK)
-		rc = compare_objects(&examination, spool->db, examination.model, false);
-	(void)sqlite3_close(examination.model);
-	return rc == SQLITE_OK ? SPOOL_OK : spool_fail(spool, rc);
+	return rc == SQLITE_OK ? spool_compare_schema(spool, found, context) : spool_fail(spool, rc);
 }

@@ -35,6 +35,7 @@ enum query {
 	HOLD_KEY,
 	REVIVE,
 	RELEASE_KEY,
+	RELEASE_WAITING_KEY,
 	REMOVE_DEAD,
 	SET_ATTEMPTS,
 	FORGET_ATTEMPTS,
@@ -47,6 +48,19 @@ enum query {
 	LEDGER,
 	OLDEST,
 	LAST,
+	LAST_DEAD,
+	IMPORT_KNOWN,
+	IMPORT_WAITING,
+	IMPORT_DEAD,
+	IMPORT_KEY_TAKEN,
+	IMPORT_ROOM,
+	IMPORT_COUNT_DEAD,
+	IMPORT_HOLD_KEY,
+	IMPORT_SEQUENCE,
+	IMPORT_FIRST_SEQUENCE,
+	IMPORT_REMEMBER,
+	FIND,
+	FIND_DEAD,
 	QUERY_COUNT
 };
 
@@ -62,6 +76,7 @@ struct spool {
 	enum query scanning;    /* NEXT or NEXT_RECORD is half stepped; QUERY_COUNT: neither; */
 	int64_t scanned, limit; /* up to this id, towards that one */
 	bool no_attempts;       /* in the read transaction under way: none are written down */
+	sqlite3_stmt *found;    /* FIND or FIND_DEAD, half stepped; or NULL */
 	int64_t keys_swept_at;
 	struct spool_error error;
 };
@@ -89,6 +104,26 @@ enum spool_status spool_load_row(struct spool *spool, enum query query, int64_t 
                                  struct record *record, sqlite3_stmt **row);
 
 struct text spool_column_text(sqlite3_stmt *row, int column);
+struct number spool_column_number(sqlite3_stmt *row, int column);
+
+/* The record in the first columns of a row. */
+void spool_read_record(sqlite3_stmt *row, struct record *record);
+
+/* One number, or `otherwise` where there is no row or it is NULL. */
+enum spool_status spool_one_number(struct spool *spool, enum query query, int64_t otherwise,
+                                   int64_t *value);
+
+/* Calls `found` for each table, index, trigger or view that is not the schema's, or is
+ * missing. */
+enum spool_status spool_compare_schema(struct spool *spool,
+                                       void (*found)(void *context, const char *sentence),
+                                       void *context);
+
+/* Locks are waited for as spool_open() has it. */
+void spool_restore_patience(struct spool *spool);
+
+/* Copies the -wal back where it has grown; only after a commit of one's own. */
+void spool_checkpoint_if_due(struct spool *spool);
 
 /* Some room on the disk that a settle can have when there is no other. */
 void spool_take_ballast(struct spool *spool);

@@ -212,6 +212,11 @@ static int wait_for_lock(void *context, int waits)
 	return waits < LOCK_PATIENCE_MS;
 }
 
+void spool_restore_patience(struct spool *spool)
+{
+	(void)sqlite3_busy_handler(spool->db, wait_for_lock, NULL);
+}
+
 /* TRUSTED_SCHEMA stays on: off, SQLite calls the whole file malformed as soon as
  * somebody made an index with a JSON function, while producers go on inserting.
  * Nothing is lost by it, since no function of anybody's is registered here. */

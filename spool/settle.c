@@ -5,12 +5,13 @@
 #include <string.h>
 
 #include "spool/internal.h"
+#include "spool/manage.h"
 
 #define RUN_MAX 128
 #define KEY_MEMORY_MS (24LL * 3600 * 1000)
 
 struct tally {
-	int64_t delivered, dead, out_bytes;
+	int64_t delivered, dead, discarded, purged, out_bytes;
 };
 
 static sqlite3_stmt *statement_for_row(struct spool *spool, enum query query,
@@ -179,19 +180,25 @@ static enum spool_status bury(struct spool *spool, enum query query,
 	return spool_finish(spool, bound);
 }
 
-/* Whether the row is still there, though dead_letters did not take it. */
-static enum spool_status still_waits(struct spool *spool, const struct spool_change *change,
-                                     bool *waits)
+/* Reads the row that a change is about: what it weighs, and whether it is there and
+ * the one that is meant. */
+static enum spool_status weigh(struct spool *spool, enum query query,
+                               const struct spool_change *change, int64_t *bytes, bool *there)
 {
 	struct record record;
 	sqlite3_stmt *row;
-	enum spool_status status = spool_load_row(spool, LOAD, change->id, &record, &row);
-	*waits = status == SPOOL_OK && (change->uuid[0] == '\0' ||
+	(void)sqlite3_limit(spool->db, SQLITE_LIMIT_LENGTH, INT_MAX);
+	enum spool_status status = spool_load_row(spool, query, change->id, &record, &row);
+	*there = status == SPOOL_OK && (change->uuid[0] == '\0' ||
 	                                (record.uuid.size == RECORD_UUID_SIZE &&
 	                                 memcmp(record.uuid.bytes, change->uuid,
 	                                        RECORD_UUID_SIZE) == 0));
-	if (status == SPOOL_OK)
+	*bytes = 0;
+	if (status == SPOOL_OK) {
+		*bytes = record_bytes(&record);
 		(void)sqlite3_reset(row);
+	}
+	(void)sqlite3_limit(spool->db, SQLITE_LIMIT_LENGTH, spool->row_limit);
 	return status == SPOOL_END ? SPOOL_OK : status;
 }
 
@@ -199,6 +206,7 @@ static enum spool_status apply_dead(struct spool *spool, struct spool_change *ch
                                     int64_t wall, struct tally *tally)
 {
 	char reason[256];
+	int64_t bytes;
 	change->refused = false;
 	(void)snprintf(reason, sizeof reason, "%s: %s", change->code, change->sentence);
 
@@ -221,7 +229,7 @@ static enum spool_status apply_dead(struct spool *spool, struct spool_change *ch
 		status = forgive(run_for_row(spool, REMOVE_DEAD, change));
 	}
 	if (status == SPOOL_OK && !buried)
-		status = still_waits(spool, change, &change->refused);
+		status = weigh(spool, LOAD, change, &bytes, &change->refused);
 	change->missed = status == SPOOL_OK && !buried && !change->refused;
 	(void)sqlite3_limit(spool->db, SQLITE_LIMIT_LENGTH, spool->row_limit);
 	if (buried && status == SPOOL_OK)
@@ -229,15 +237,64 @@ static enum spool_status apply_dead(struct spool *spool, struct spool_change *ch
 	return status;
 }
 
-static enum spool_status apply_revived(struct spool *spool, const struct spool_change *change,
+static enum spool_status apply_taken(struct spool *spool, struct spool_change *change,
+                                     struct tally *tally)
+{
+	int64_t bytes;
+	bool there;
+	enum spool_status status = weigh(spool, change->dead ? LOAD_DEAD : LOAD, change, &bytes,
+	                                 &there);
+	change->refused = false;
+	change->missed = status == SPOOL_OK && !there;
+	if (status != SPOOL_OK || !there)
+		return status;
+	if (change->dead)
+		status = forgive(run_for_row(spool, RELEASE_KEY, change));
+	else if (change->kind == CHANGE_PURGED)
+		status = forgive(run_for_row(spool, RELEASE_WAITING_KEY, change));
+	if (status == SPOOL_OK)
+		status = forgive(forget_attempts(spool, change->id));
+	if (status == SPOOL_OK)
+		status = run_for_row(spool, change->dead ? REMOVE_DEAD : REMOVE, change);
+	change->refused = status == SPOOL_REFUSED;
+	if (status != SPOOL_OK)
+		return forgive(status);
+	if (change->kind == CHANGE_PURGED)
+		tally->purged++;
+	else
+		tally->discarded++;
+	tally->dead -= change->dead;
+	tally->out_bytes += bytes;
+	return SPOOL_OK;
+}
+
+static enum spool_status apply_revived(struct spool *spool, struct spool_change *change,
                                        struct tally *tally)
 {
+	bool revived;
+	int64_t bytes;
+	(void)sqlite3_limit(spool->db, SQLITE_LIMIT_LENGTH, INT_MAX);
 	enum spool_status status = run_for_row(spool, REVIVE, change);
-	if (status != SPOOL_OK || sqlite3_changes(spool->db) != 1)
+	revived = status == SPOOL_OK && sqlite3_changes(spool->db) == 1;
+	(void)sqlite3_limit(spool->db, SQLITE_LIMIT_LENGTH, spool->row_limit);
+	change->missed = change->refused = false;
+	if (!revived) {
+		status = forgive(status);
+		if (status == SPOOL_OK)
+			status = weigh(spool, LOAD_DEAD, change, &bytes, &change->refused);
+		change->missed = status == SPOOL_OK && !change->refused;
 		return status;
-	status = run_for_row(spool, RELEASE_KEY, change);
+	}
+	status = forgive(run_for_row(spool, RELEASE_KEY, change));
+	if (status == SPOOL_OK)
+		status = forgive(forget_attempts(spool, change->id));
 	if (status == SPOOL_OK)
 		status = run_for_row(spool, REMOVE_DEAD, change);
+	if (status == SPOOL_REFUSED) {
+		/* Not in two places at once. */
+		change->refused = true;
+		return run_for_row(spool, REMOVE, change);
+	}
 	if (status == SPOOL_OK)
 		tally->dead--;
 	return status;
@@ -254,6 +311,9 @@ static enum spool_status apply_one(struct spool *spool, struct spool_change *cha
 		return apply_dead(spool, change, wall, tally);
 	case CHANGE_REVIVED:
 		return apply_revived(spool, change, tally);
+	case CHANGE_DISCARDED:
+	case CHANGE_PURGED:
+		return apply_taken(spool, change, tally);
 	case CHANGE_ATTEMPTS:
 		bound = spool_statement(spool, SET_ATTEMPTS);
 		if (bound == NULL)
@@ -291,7 +351,7 @@ static void checkpoint(struct spool *spool)
 	spool->wal_frames = 0;
 }
 
-static void checkpoint_if_due(struct spool *spool)
+void spool_checkpoint_if_due(struct spool *spool)
 {
 	if (spool->wal_frames < CHECKPOINT_FRAMES)
 		spool->checkpoint_frames = CHECKPOINT_FRAMES;
@@ -320,13 +380,15 @@ static enum spool_status count_fates(struct spool *spool, const struct tally *ta
 	(void)sqlite3_bind_int64(bound, 1, tally->delivered);
 	(void)sqlite3_bind_int64(bound, 2, tally->dead);
 	(void)sqlite3_bind_int64(bound, 3, tally->out_bytes);
+	(void)sqlite3_bind_int64(bound, 4, tally->discarded);
+	(void)sqlite3_bind_int64(bound, 5, tally->purged);
 	return spool_finish(spool, bound);
 }
 
 static enum spool_status apply_all(struct spool *spool, struct spool_change *changes,
                                    size_t count, int64_t wall)
 {
-	struct tally tally = { 0, 0, 0 };
+	struct tally tally = { .delivered = 0 };
 	bool keyed = false;
 	enum spool_status status = spool_run(spool, BEGIN_WRITE);
 	if (status != SPOOL_OK)
@@ -341,12 +403,13 @@ static enum spool_status apply_all(struct spool *spool, struct spool_change *cha
 		status = remove_delivered(spool, changes, count, &tally);
 	if (status == SPOOL_OK && keyed)
 		status = forgive(sweep_keys(spool, wall));
-	if (status == SPOOL_OK && (tally.delivered != 0 || tally.dead != 0))
+	if (status == SPOOL_OK && (tally.delivered != 0 || tally.dead != 0 || tally.discarded != 0 ||
+	                           tally.purged != 0))
 		status = forgive(count_fates(spool, &tally));
 	if (status == SPOOL_OK)
 		status = spool_run(spool, COMMIT);
 	if (status == SPOOL_OK) {
-		checkpoint_if_due(spool);
+		spool_checkpoint_if_due(spool);
 	} else if (!sqlite3_get_autocommit(spool->db)) {
 		struct spool_error first = spool->error;
 		(void)spool_run(spool, ROLLBACK);
@@ -358,9 +421,20 @@ static enum spool_status apply_all(struct spool *spool, struct spool_change *cha
 enum spool_status spool_apply(struct spool *spool, struct spool_change *changes,
                               size_t count, int64_t wall)
 {
+	/* A record that moves from one table to the other must not stay behind in the file's
+	 * free pages, where a later purge would not find it. */
+	bool moves = false;
+	for (size_t i = 0; i < count; i++)
+		moves = moves || changes[i].kind == CHANGE_DEAD || changes[i].kind == CHANGE_REVIVED;
+	if (moves && spool_overwrite(spool, true) != SPOOL_OK)
+		return spool->error.status;
 	enum spool_status status = apply_all(spool, changes, count, wall);
 	if (status == SPOOL_FULL && spool_drop_ballast(spool))
 		status = apply_all(spool, changes, count, wall);
+	struct spool_error error = spool->error;
+	if (moves)
+		(void)spool_overwrite(spool, false);
+	spool->error = error;
 	return status;
 }
 
@@ -401,7 +475,7 @@ enum spool_status spool_shrink(struct spool *spool, bool *more)
 	*more = status == SPOOL_OK && after < before && after > SHRINK_KEEP;
 	/* The file becomes shorter with the checkpoint. */
 	if (*more)
-		checkpoint_if_due(spool);
+		spool_checkpoint_if_due(spool);
 	else if (spool->wal_frames > 0)
 		checkpoint(spool);
 	return status;

@@ -24,9 +24,22 @@
 	"email, phone, gender, content_type, accept, request_extra, app, format, type, "  \
 	"key, uuid, spooled_at, id"
 #define DEAD_COLUMNS COLUMNS ", reason, http_status, attempts, died_at, server_said"
+/* One for each of them but the id. */
+#define VALUES                                                                         \
+	"?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, "      \
+	"?17, ?18, ifnull(?19, 'default'), ifnull(?20, 'bedrock'), "                   \
+	"ifnull(?21, 'chat'), ?22, ?23, ?24"
 /* A row is itself when id and uuid agree: after a power cut SQLite may give an
  * id out again that a less careful producer lost. */
 #define SAME_ROW " WHERE id = ?1 AND (?2 = '' OR CAST(uuid AS TEXT) = ?2)"
+
+/* What a person's filter means; texts as bytes, a BLOB being as good as a text. */
+#define MEANT                                                                          \
+	"id >= ?1 AND id <= ?2 "                                                       \
+	"AND (?3 IS NULL OR CAST(ifnull(app, 'default') AS BLOB) = ?3) "               \
+	"AND (?4 IS NULL OR CAST(session AS BLOB) = ?4) "                              \
+	"AND (?5 IS NULL OR CAST(user_id AS BLOB) = ?5 OR CAST(email AS BLOB) = ?5) "  \
+	"AND (?6 IS NULL OR spooled_at < ?6)"
 
 static const char *const query_sql[QUERY_COUNT] = {
 	[BEGIN_READ] = "BEGIN",
@@ -66,13 +79,16 @@ static const char *const query_sql[QUERY_COUNT] = {
 	           "SELECT " COLUMNS " FROM dead_letters" SAME_ROW,
 	[RELEASE_KEY] = "DELETE FROM known_keys WHERE key = "
 	                "(SELECT key FROM dead_letters" SAME_ROW ")",
+	[RELEASE_WAITING_KEY] = "DELETE FROM known_keys WHERE key = "
+	                        "(SELECT key FROM interactions" SAME_ROW ")",
 	[REMOVE_DEAD] = "DELETE FROM dead_letters" SAME_ROW,
 	[SET_ATTEMPTS] = "INSERT OR REPLACE INTO attempts (id, attempts) VALUES (?1, ?2)",
 	[FORGET_ATTEMPTS] = "DELETE FROM attempts WHERE id = ?1",
 	[SET_NOTE] = "INSERT OR REPLACE INTO agent_state (name, value) VALUES (?1, ?2)",
 	[GET_NOTE] = "SELECT value FROM agent_state WHERE name = ?1",
 	[COUNT_FATES] = "UPDATE ledger SET delivered = delivered + ?1, dead = dead + ?2, "
-	                "out_bytes = out_bytes + ?3 WHERE one = 1",
+	                "out_bytes = out_bytes + ?3, discarded = discarded + ?4, "
+	                "purged = purged + ?5 WHERE one = 1",
 	[SET_LIMITS] = "UPDATE ledger SET max_spool = ?1, max_record = ?2, drop_oldest = ?3 "
 	               "WHERE one = 1 AND "
 	               "(max_spool <> ?1 OR max_record <> ?2 OR drop_oldest <> ?3)",
@@ -83,6 +99,31 @@ static const char *const query_sql[QUERY_COUNT] = {
 	           "FROM ledger WHERE one = 1",
 	[OLDEST] = "SELECT spooled_at FROM interactions ORDER BY id LIMIT 1",
 	[LAST] = "SELECT id FROM interactions ORDER BY id DESC LIMIT 1",
+	[IMPORT_KNOWN] = "SELECT 1 FROM temp.present WHERE uuid = ?1 "
+	                 "UNION ALL SELECT 1 FROM imported WHERE uuid = ?1",
+	[IMPORT_WAITING] = "INSERT INTO interactions (" COLUMNS ") VALUES (" VALUES ", NULL)",
+	/* Above every id that was given to a waiting row, or to a dead letter. */
+	[IMPORT_DEAD] = "INSERT INTO dead_letters (" DEAD_COLUMNS ") VALUES (" VALUES ", "
+	                "1 + max(ifnull((SELECT seq FROM sqlite_sequence "
+	                "WHERE name = 'interactions'), 0), "
+	                "ifnull((SELECT max(id) FROM dead_letters), 0)), ?25, ?26, ?27, ?28, ?29)",
+	[IMPORT_KEY_TAKEN] = "SELECT 1 FROM known_keys WHERE key = ?1 "
+	                     "UNION ALL SELECT 1 FROM interactions WHERE key = ?1",
+	[IMPORT_ROOM] = "SELECT 1 FROM ledger WHERE in_bytes - out_bytes + ?1 <= max_spool",
+	[IMPORT_COUNT_DEAD] = "UPDATE ledger SET accepted = accepted + 1, dead = dead + 1, "
+	                      "in_bytes_before = in_bytes, in_bytes = in_bytes + ?1 WHERE one = 1",
+	[IMPORT_HOLD_KEY] = "INSERT OR REPLACE INTO known_keys (key, delivered_at) "
+	                    "SELECT key, NULL FROM dead_letters WHERE id = ?1",
+	[IMPORT_SEQUENCE] = "UPDATE sqlite_sequence SET seq = ?1 WHERE name = 'interactions'",
+	[IMPORT_FIRST_SEQUENCE] = "INSERT INTO sqlite_sequence (name, seq) "
+	                          "VALUES ('interactions', ?1)",
+	[IMPORT_REMEMBER] = "INSERT OR IGNORE INTO imported (uuid) VALUES (?1)",
+	[LAST_DEAD] = "SELECT id FROM dead_letters ORDER BY id DESC LIMIT 1",
+	[FIND] = "SELECT " COLUMNS " FROM interactions WHERE " MEANT " ORDER BY id",
+	[FIND_DEAD] = "SELECT " DEAD_COLUMNS " FROM dead_letters WHERE " MEANT
+	              " AND (?7 IS NULL OR CAST(reason AS BLOB) = ?7"
+	              " OR substr(CAST(reason AS BLOB), 1, length(?7) + 1) = CAST(?7 || ':' AS BLOB))"
+	              " ORDER BY id",
 };
 
 /* --- Failures ----------------------------------------------------------- */
@@ -218,7 +259,7 @@ struct text spool_column_text(sqlite3_stmt *row, int column)
 	return text;
 }
 
-static struct number column_number(sqlite3_stmt *row, int column)
+struct number spool_column_number(sqlite3_stmt *row, int column)
 {
 	struct number number = { NUMBER_WRONG, 0 };
 	switch (sqlite3_column_type(row, column)) {
@@ -285,19 +326,19 @@ static enum spool_status find_too_big(struct spool *spool, int64_t from, int64_t
 	return status;
 }
 
-static void read_record(sqlite3_stmt *row, struct record *record)
+void spool_read_record(sqlite3_stmt *row, struct record *record)
 {
 	int at = 0;
 	record->model_id = spool_column_text(row, at++);
 	record->request_body = spool_column_text(row, at++);
 	record->response_body = spool_column_text(row, at++);
 	record->request_id = spool_column_text(row, at++);
-	record->request_at = column_number(row, at++);
-	record->response_at = column_number(row, at++);
+	record->request_at = spool_column_number(row, at++);
+	record->response_at = spool_column_number(row, at++);
 	record->session = spool_column_text(row, at++);
-	record->session_timeout = column_number(row, at++);
+	record->session_timeout = spool_column_number(row, at++);
 	record->user_id = spool_column_text(row, at++);
-	record->is_authenticated = column_number(row, at++);
+	record->is_authenticated = spool_column_number(row, at++);
 	record->first_name = spool_column_text(row, at++);
 	record->last_name = spool_column_text(row, at++);
 	record->email = spool_column_text(row, at++);
@@ -311,7 +352,7 @@ static void read_record(sqlite3_stmt *row, struct record *record)
 	record->type = spool_column_text(row, at++);
 	record->key = spool_column_text(row, at++);
 	record->uuid = spool_column_text(row, at++);
-	record->spooled_at = column_number(row, at++);
+	record->spooled_at = spool_column_number(row, at++);
 	record->id = sqlite3_column_int64(row, at);
 
 	/* NULL in an optional column means its default, also where a producer wrote
@@ -372,7 +413,7 @@ enum spool_status spool_next_record(struct spool *spool, int64_t from, int64_t t
 	sqlite3_stmt *row;
 	enum spool_status status = step_scan(spool, NEXT_RECORD, from, to, &row);
 	if (status == SPOOL_OK) {
-		read_record(row, record);
+		spool_read_record(row, record);
 		spool->scanned = record->id;
 	}
 	return status;
@@ -387,7 +428,7 @@ enum spool_status spool_load_row(struct spool *spool, enum query query, int64_t 
 	(void)sqlite3_bind_int64(*row, 1, id);
 	int rc = sqlite3_step(*row);
 	if (rc == SQLITE_ROW) {
-		read_record(*row, record);
+		spool_read_record(*row, record);
 		return SPOOL_OK;
 	}
 	enum spool_status status = rc == SQLITE_DONE ? SPOOL_END : spool_fail(spool, rc);
@@ -460,9 +501,8 @@ static bool count_rows(struct spool *spool, const char *sql, int64_t *count)
 	return counted;
 }
 
-/* One number, or `otherwise` where there is no row or it is NULL. */
-static enum spool_status one_number(struct spool *spool, enum query query,
-                                    int64_t otherwise, int64_t *value)
+enum spool_status spool_one_number(struct spool *spool, enum query query, int64_t otherwise,
+                                   int64_t *value)
 {
 	*value = otherwise;
 	sqlite3_stmt *row = spool_statement(spool, query);
@@ -518,9 +558,9 @@ enum spool_status spool_read_ledger(struct spool *spool, int patience_ms,
 		return status;
 	status = read_counters(spool, ledger);
 	if (status == SPOOL_OK)
-		status = one_number(spool, OLDEST, -1, &ledger->oldest_at);
+		status = spool_one_number(spool, OLDEST, -1, &ledger->oldest_at);
 	if (status == SPOOL_OK)
-		status = one_number(spool, LAST, SPOOL_FIRST_ID, &ledger->last_id);
+		status = spool_one_number(spool, LAST, SPOOL_FIRST_ID, &ledger->last_id);
 	if (status == SPOOL_OK) {
 		ledger->waiting = ledger->accepted - ledger->delivered - ledger->dead -
 		                  ledger->discarded - ledger->dropped - ledger->purged -

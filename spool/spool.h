@@ -118,7 +118,10 @@ enum spool_status spool_attempts(struct spool *spool, int64_t id, unsigned *atte
 enum spool_change_kind {
 	CHANGE_DELIVERED, /* the row leaves the spool, its key stays known for 24 h */
 	CHANGE_DEAD,      /* the row moves to dead_letters, with a reason */
-	CHANGE_REVIVED,   /* a dead letter waits again, under its own id */
+	CHANGE_REVIVED,   /* a dead letter waits again, under its own id and uuid, with no
+	                     attempts; `refused`: another row has its id or key */
+	CHANGE_DISCARDED, /* the row leaves the spool undelivered, and its key is free */
+	CHANGE_PURGED,    /* likewise; counted by itself */
 	CHANGE_ATTEMPTS,  /* a failure of the record's own is written down */
 	CHANGE_NOTE       /* a line of the agent's own state: `name` = `value` */
 };
@@ -130,6 +133,7 @@ struct spool_change {
 	char uuid[RECORD_UUID_SIZE + 1]; /* must match the row's; "": by id alone */
 	int64_t bytes;                   /* DELIVERED: record_bytes() of the row */
 	bool keyed;                      /* DELIVERED: the row has a key */
+	bool dead;                       /* DISCARDED, PURGED: a dead letter, else a waiting row */
 	unsigned attempts;               /* DEAD, ATTEMPTS */
 	const char *code, *sentence;     /* DEAD: the reason */
 	int http_status;                 /* DEAD: 0 where there was no answer */

@@ -14,7 +14,8 @@ import badserver
 import support
 from support import eventually
 
-COMMANDS = ["init", "run", "drain", "status", "show", "check", "schema"]
+COMMANDS = ["init", "run", "drain", "status", "list", "show", "retry", "discard",
+            "purge", "export", "import", "check", "schema"]
 
 
 def call(*arguments, **environment):
@@ -52,7 +53,11 @@ def test_the_version_is_that_of_the_file():
     ["status", "--config"], ["show"], ["show", "1", "2"], ["show", "one"],
     ["show", "-1"], ["show", "99999999999999999999"], ["show", ""], ["drain", "--wait"],
     ["drain", "--wait", "soon"], ["drain", "--wait", "5"], ["drain", "--json"],
-    ["init", "--progress"], ["run", "--wait", "5s"], ["schema", "x"], ["STATUS"], [""],
+    ["list", "1"], ["list", "--before", "soon"], ["list", "--before", "2026-02-30"],
+    ["list", "--older", "3"], ["list", "--limit", "0"], ["list", "--limit", "x"],
+    ["list", "--user", ""], ["list", "--reason", "x"], ["list", "--wait", "5s"],
+    ["export", "x"], ["export", "--json"], ["import"], ["import", "a", "b"],
+    ["export", "--reason", "x"], ["import", "--dead", "x"], ["init", "--progress"], ["run", "--wait", "5s"], ["schema", "x"], ["STATUS"], [""],
 ], ids=" ".join)
 def test_wrong_use_is_64_and_a_sentence(arguments):
     result = call(*arguments)
@@ -64,6 +69,7 @@ def test_wrong_use_is_64_and_a_sentence(arguments):
 def test_output_that_cannot_be_written_is_no_success(agent, spool):
     spool.add()
     for command in (["status"], ["status", "--json"], ["schema"], ["check"], ["show", "1"],
+                    ["list"], ["list", "--json"], ["export"],
                     ["--version"], ["--help"]):
         with open("/dev/full", "w") as full:
             arguments = [support.AGENT, command[0], *command[1:]]

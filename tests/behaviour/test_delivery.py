@@ -844,7 +844,7 @@ def test_drain_exits_75_when_a_record_died(spool, sink, start):
     result = agent.drain()
     assert result.returncode == 75
     assert "2 delivered, 1 became dead letters, 0 waiting" in result.stderr
-    assert "dead_letters" in result.stderr
+    assert "list --dead" in result.stderr
 
 
 @pytest.mark.parametrize("script, words", [

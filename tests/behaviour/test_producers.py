@@ -128,6 +128,32 @@ def team(sink):
     shutil.rmtree(folder)
 
 
+@as_root
+@pytest.mark.parametrize("running", [False, True], ids=["down", "up"])
+def test_a_member_of_the_group_can_list_retry_discard_and_purge(team, sink, running):
+    sink.restart(script="422")
+    assert team.agent.command("init").returncode == 0
+    for _ in range(3):
+        team.insert(FIRST_UID)
+    assert team.agent.drain().returncode == 75
+    sink.restart(script="ok")
+    if running:
+        team.agent.run()
+    team.insert(SECOND_UID, spooled_at=1_600_000_000_000, app="unknown")
+    for command in (["list"], ["list", "--dead"], ["retry", "1"], ["discard", "--yes", "2"],
+                    ["purge", "--yes", "--before", "2020-10-01"]):
+        result = team.agent.command(*command, uid=SECOND_UID)
+        assert result.returncode == 0 and result.stderr == "", command
+    if running:
+        team.agent.wait_until_empty()
+    else:
+        team.agent.drain()
+    status = team.agent.status()
+    assert status["balanced"]
+    assert {name: status[name] for name in ("delivered", "dead", "discarded", "purged")} == \
+        {"delivered": 1, "dead": 1, "discarded": 1, "purged": 1}
+
+
 def failed_inserts(team, uid):
     """All the ways to fail that leave, or might leave, something behind."""
     assert team.sqlite(uid, "INSERT INTO interactions (model_id) VALUES ('m');").returncode

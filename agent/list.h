@@ -1,0 +1,17 @@
+/* The command list: one line a record, and nothing in it that a person wrote or
+ * that names one. Changes nothing.
+ */
+#ifndef AGENT_LIST_H
+#define AGENT_LIST_H
+
+#include <stdio.h>
+
+#include "agent/select.h"
+
+/* Lists what is selected, by id. `now` is ms since 1970. Holds up nobody, however
+ * slowly `out` is read. SPOOL_OK, or what spool_last_error() says; what could not be
+ * written is left to ferror(). */
+enum spool_status list_records(struct spool *spool, const struct selection *selection,
+                               int64_t now, FILE *out);
+
+#endif
