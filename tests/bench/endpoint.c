@@ -61,6 +61,7 @@ struct endpoint {
 	struct late late[LATE];
 	size_t late_first, late_count;
 	uint64_t posts, failed, accepted, distinct;
+	uint64_t timed; /* so many posts are timed, 0: all */
 	int64_t first, last;
 	uint64_t *keys; /* a set of hashes: 0 is an empty place; NULL: keys are not counted */
 	size_t key_room;
@@ -159,7 +160,8 @@ static void request_ended(struct endpoint *endpoint, int socket)
 	endpoint->failed += connection->fails;
 	endpoint->posts += !connection->fails;
 	endpoint->first = endpoint->first != 0 ? endpoint->first : time;
-	endpoint->last = time;
+	if (endpoint->timed == 0 || endpoint->posts <= endpoint->timed)
+		endpoint->last = time;
 	if (endpoint->latency == 0) {
 		answer(endpoint, socket, connection->fails);
 		return;
@@ -316,7 +318,8 @@ int main(int argc, char **argv)
 	static const struct option options[] = {
 		{ "port", required_argument, NULL, 'p' },    { "latency", required_argument, NULL, 'l' },
 		{ "fail", required_argument, NULL, 'f' },    { "keys", no_argument, NULL, 'k' },
-		{ "arrivals", required_argument, NULL, 'a' }, { NULL, 0, NULL, 0 }
+		{ "arrivals", required_argument, NULL, 'a' }, { "timed", required_argument, NULL, 't' },
+		{ NULL, 0, NULL, 0 }
 	};
 	static struct endpoint endpoint = { .arrivals = -1 };
 	uint16_t port = 0;
@@ -329,11 +332,13 @@ int main(int argc, char **argv)
 			endpoint.fail = optarg;
 		else if (option == 'k')
 			endpoint.keys = calloc(endpoint.key_room = 1 << 16, sizeof *endpoint.keys);
+		else if (option == 't')
+			endpoint.timed = strtoull(optarg, NULL, 10);
 		else if (option == 'a')
 			endpoint.arrivals = open(optarg, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 		else {
 			fprintf(stderr, "usage: endpoint [--port N] [--latency MS] [--fail TEXT] [--keys] "
-			                "[--arrivals FILE]\n");
+			                "[--arrivals FILE] [--timed POSTS]\n");
 			return EX_USAGE;
 		}
 	}
