@@ -44,7 +44,7 @@ Q := @
 say = @printf '  %-6s %s\n'
 endif
 
-.PHONY: all test demo install uninstall clean analyze boundaries
+.PHONY: all test demo bench bench-counts install uninstall clean analyze boundaries
 all: $(B)/reconify-agent $(B)/reconify-sink
 
 $(B)/reconify-agent: $(agent_objects)
@@ -84,6 +84,29 @@ boundaries:
 
 demo: all
 	$(Q)sh packaging/demo.sh $(B)
+
+# What it costs, against what libuv and libcurl cost by themselves; tests/bench/README.md.
+# BENCH="--quick", "--full", "--only NAME" ...
+bench_programs := $(B)/bench/endpoint $(B)/bench/poster $(B)/bench/allocations.so
+
+bench: all $(bench_programs)
+	$(Q)/usr/bin/python3 tests/bench/bench.py --build $(B) $(BENCH)
+
+# Instructions and allocations a record, against those that are kept.
+# COUNTS=--keep keeps what is measured.
+bench-counts: all $(bench_programs)
+	$(Q)/usr/bin/python3 tests/bench/counts.py --build $(B) $(COUNTS) || [ $$? -eq 77 ]
+
+$(B)/bench/%: tests/bench/%.c Makefile VERSION
+	$(say) BENCH $@
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< \
+	    $$($(PKG_CONFIG) --libs libcurl libuv) $(LDLIBS)
+
+$(B)/bench/%.so: tests/bench/%.c Makefile
+	$(say) BENCH $@
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -shared $(LDFLAGS) -o $@ $<
 
 analyze: $(B)/generated/schema_sql.h
 	$(Q)cppcheck --quiet --std=c11 --enable=warning,portability,performance \
