@@ -150,7 +150,7 @@ static void check_host(struct findings *findings, const struct config *config)
 	                       ? ", which has the fix for the WAL-reset fault"
 	                       : ", which has the WAL-reset fault (fixed in 3.51.3, 3.50.7 and "
 	                         "3.44.6); the agent checkpoints so that it keeps clear of it");
-	add(findings, spool_sqlite_has_wal_reset_fix() ? FINE : REMARK, 0, sentence);
+	add(findings, FINE, 0, sentence);
 	pid_t holder = lock_holder(config->spool_path);
 	if (holder > 0)
 		(void)snprintf(sentence, sizeof sentence, "agent: running (pid %ld)", (long)holder);

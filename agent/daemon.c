@@ -200,6 +200,9 @@ int daemon_run(const struct daemon_call *call, struct config *config)
 		if (code == EX_TEMPFAIL && holder > 0)
 			(void)fprintf(stderr, "reconify-agent: %s: another agent has this spool already "
 			              "(pid %ld); this one ends\n", config->spool_path, (long)holder);
+		else if (code == EX_TEMPFAIL && holder < 0)
+			(void)fprintf(stderr, "reconify-agent: %s: another process holds its lock; this "
+			              "agent ends\n", config->spool_path);
 		config_free(config);
 		return code;
 	}

@@ -16,6 +16,7 @@
 #define WAITING_MAX 1024      /* records that fail by themselves, at once */
 #define KEPT_MAX 1000
 #define TRIED_MAX 16          /* sessions that a held app's probes go through in turn */
+#define ACCUSED_MAX 16
 #define REJECTED_MAX 10       /* in a row: then the configuration is the cause */
 #define CAREFUL_RECORDS 256   /* one at a time after a crash: as many as were in memory then */
 
@@ -41,6 +42,15 @@ struct app {
 	size_t rejected_count;
 	int64_t revived[REJECTED_MAX]; /* the ten that wait again */
 	size_t revived_count;
+};
+
+/* A record that was answered as if keys or endpoint were wrong. */
+struct accused {
+	int64_t id;
+	size_t app;
+	uint64_t posts; /* what was sent by then says nothing about it */
+	bool endpoint; /* else its app's keys */
+	bool cleared;  /* another record was taken since */
 };
 
 /* A verdict to be written down. The strings of `change` live in `item`, in
@@ -71,6 +81,8 @@ struct ship {
 	bool more;        /* a scan from there may find rows */
 	int64_t look_again_at; /* all from the first id on, while anything is held back */
 	struct app apps[APP_PLACES];
+	struct accused accused[ACCUSED_MAX];
+	size_t accused_next;
 	char unknown[JOB_UNKNOWN_NAMES][JOB_NAME_SIZE]; /* apps that nobody configured */
 	size_t unknown_count;
 

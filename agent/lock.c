@@ -189,7 +189,8 @@ void lock_note_crashes(const struct lock *lock)
 
 void lock_lend_stack(void *stack)
 {
-	stack_t lent = { .ss_sp = stack, .ss_size = LOCK_STACK_SIZE };
+	stack_t lent = { .ss_sp = stack, .ss_size = LOCK_STACK_SIZE,
+		         .ss_flags = stack == NULL ? SS_DISABLE : 0 };
 	(void)sigaltstack(&lent, NULL); /* without it, one kind of crash goes unnoticed */
 }
 

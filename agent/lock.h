@@ -44,7 +44,8 @@ void lock_suspect(struct lock *lock, const char *uuid);
 void lock_note_crashes(const struct lock *lock);
 
 /* Lets the calling thread note a crash even when its own stack has overflowed. `stack`
- * is of LOCK_STACK_SIZE bytes and stays for as long as the thread lives. */
+ * is of LOCK_STACK_SIZE bytes and borrowed until the same thread calls this with NULL,
+ * which it must do before it ends. */
 void lock_lend_stack(void *stack);
 
 /* Gives the lock up after an end that was not a crash. */

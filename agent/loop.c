@@ -35,6 +35,7 @@
 #define DRAIN_LOCK_PATIENCE 20000 /* ms; what was delivered meanwhile is to be settled */
 #define STOP_LIMIT 8000       /* ms until the end comes whatever happens */
 #define REQUEST_SIZE 32
+#define VISITORS_MAX 16
 #define TURN_ROUNDS 8
 #define WATCHED_BUCKETS 512
 /* One more than transfers: the slot whose answer is being looked at is not free. */
@@ -179,6 +180,7 @@ static void work(void *context)
 		(void)uv_async_send(&loop->done); /* fails only after its close */
 	}
 	uv_mutex_unlock(&loop->mutex);
+	lock_lend_stack(NULL);
 }
 
 static void world_work(void *self, struct job *job)
@@ -756,6 +758,15 @@ static void on_request(uv_stream_t *stream, ssize_t size, const uv_buf_t *buffer
 	}
 }
 
+/* Who comes and does not speak must not use up the descriptors: the oldest go. */
+static void dismiss_beyond(struct loop *loop, unsigned most)
+{
+	unsigned count = 0;
+	for (struct visitor *visitor = loop->visitors; visitor != NULL; visitor = visitor->next)
+		if (++count > most)
+			dismiss(visitor);
+}
+
 static void on_visitor(uv_stream_t *server, int status)
 {
 	struct loop *loop = server->data;
@@ -765,6 +776,7 @@ static void on_visitor(uv_stream_t *server, int status)
 	visitor->loop = loop;
 	visitor->next = loop->visitors;
 	loop->visitors = visitor;
+	dismiss_beyond(loop, VISITORS_MAX);
 	(void)uv_pipe_init(&loop->uv, &visitor->pipe, 0);
 	visitor->pipe.data = visitor;
 	if (uv_accept(server, (uv_stream_t *)&visitor->pipe) != 0 ||
@@ -1066,7 +1078,6 @@ int loop_run(const struct loop_options *options, struct config **config,
 {
 	struct loop *loop = calloc(1, sizeof *loop);
 	char stack[LOCK_STACK_SIZE];
-	lock_lend_stack(stack);
 	*last = (struct report){ .state = DESTINATION_UP };
 	if (loop == NULL)
 		return EX_OSERR;
@@ -1093,6 +1104,7 @@ int loop_run(const struct loop_options *options, struct config **config,
 		free(loop);
 		return EX_OSERR;
 	}
+	lock_lend_stack(stack);
 	int code = init(loop);
 	if (code == EX_OK && (loop->ship = ship_new(loop->config, &world, &ship_options)) == NULL)
 		code = EX_OSERR;
@@ -1112,6 +1124,7 @@ int loop_run(const struct loop_options *options, struct config **config,
 	loop->code = code;
 	finish(loop);
 	curl_global_cleanup();
+	lock_lend_stack(NULL);
 	*config = loop->config;
 	free(loop);
 	return code;

@@ -461,12 +461,50 @@ static void handle_endpoint_held(struct ship *ship, struct item *item,
 
 /* --- Answers ------------------------------------------------------------ */
 
+static struct accused *find_accused(struct ship *ship, int64_t id)
+{
+	for (size_t i = 0; i < ACCUSED_MAX; i++)
+		if (ship->accused[i].id == id)
+			return &ship->accused[i];
+	return NULL;
+}
+
+/* An answer about keys or endpoint was given to this record. True when others were taken
+ * since it was given to it before: then it says something of this record alone. */
+static bool is_own_fault(struct ship *ship, const struct item *item, bool endpoint)
+{
+	struct accused *accused = find_accused(ship, item->id);
+	if (accused != NULL && accused->cleared)
+		return true;
+	if (accused == NULL)
+		accused = &ship->accused[ship->accused_next++ % ACCUSED_MAX];
+	*accused = (struct accused){ item->id, item->app, ship->posts, endpoint, false };
+	return false;
+}
+
+static void clear_accused(struct ship *ship, const struct item *taken)
+{
+	for (size_t i = 0; i < ACCUSED_MAX; i++) {
+		struct accused *accused = &ship->accused[i];
+		if (accused->id != taken->id && taken->sent > accused->posts &&
+		    (accused->endpoint || accused->app == taken->app))
+			accused->cleared = true;
+	}
+}
+
+static void forget_accused(struct ship *ship)
+{
+	for (size_t i = 0; i < ACCUSED_MAX; i++)
+		ship->accused[i] = (struct accused){ .id = SPOOL_FIRST_ID };
+}
+
 static void handle_delivered(struct ship *ship, struct item *item)
 {
 	struct app *app = &ship->apps[item->app];
 	uint64_t sent = item->sent;
 	app->rejected_count = 0;
 	release_app(ship, item->app);
+	clear_accused(ship, item);
 	(void)settle(ship, item, CHANGE_DELIVERED);
 	ship->last_delivered_at = ship->world.wall(ship->world.self);
 	if (ship->breaker.state != DESTINATION_UP)
@@ -546,12 +584,9 @@ static void probe_failed(struct ship *ship, const struct item *item,
 	struct app *app = &ship->apps[item->app];
 	app->probe_due = longest_interval(ship);
 	app->tried_from = SPOOL_FIRST_ID;
-	bool in_turn = judgement->verdict == VERDICT_UNAVAILABLE ||
-	               judgement->verdict == VERDICT_BUSY ||
-	               (judgement->verdict == VERDICT_REJECTED && app->by_rejections);
-	if (!in_turn)
+	if (judgement->verdict == VERDICT_REJECTED && !app->by_rejections)
 		flow_try_all_again(app);
-	else if (judgement->whole)
+	else if (judgement->whole || judgement->verdict == VERDICT_ENDPOINT_HELD)
 		return;
 	else if (item->session == NULL)
 		app->tried_id = item->id;
@@ -590,6 +625,11 @@ void ship_answered(struct ship *ship, void *ticket, const struct answer *answer)
 		 * record may be gone. */
 		flow_cool(ship, item);
 		return;
+	}
+	if ((judgement.verdict == VERDICT_APP_HELD || judgement.verdict == VERDICT_ENDPOINT_HELD) &&
+	    is_own_fault(ship, item, judgement.verdict == VERDICT_ENDPOINT_HELD)) {
+		judgement.verdict = VERDICT_BUSY;
+		item->doubt = 1; /* judged: others were taken */
 	}
 	if (judgement.verdict != VERDICT_UNAVAILABLE &&
 	    judgement.verdict != VERDICT_ENDPOINT_HELD)
@@ -639,6 +679,7 @@ void flow_start_over(struct ship *ship, bool other_file)
 	for_each_item(ship, forget_if_idle);
 	if (other_file)
 		for_each_item(ship, forget_if_done);
+	forget_accused(ship);
 	for (size_t i = 0; i < ROSTER_BUCKETS; i++) {
 		struct session *next;
 		for (struct session *session = ship->roster.sessions[i]; session != NULL;
@@ -698,7 +739,11 @@ static void set_alarm(struct ship *ship)
 	} else if (ship->verdict_count > 0 || ship->report_due) {
 		at = ship->settle_due;
 	}
-	if (!ship->stopping && (ship->storage == SPOOL_OK || ship->storage == SPOOL_BUSY)) {
+	if (!ship->stopping && ship->storage == SPOOL_BUSY && ship->roster.ready.first != NULL &&
+	    ship->roster.flying.count == 0)
+		at = flow_least(at, breaker_next_try(&ship->breaker, ship->roster.ready.first->id !=
+		                                                             ship->breaker.witness));
+	if (!ship->stopping && ship->storage == SPOOL_OK) {
 		at = flow_least(at, ship->next_due);
 		if (!ship->working && claim_is_idle(ship))
 			at = flow_least(at, ship->shrink_at);
@@ -738,6 +783,24 @@ static void defer_witness(struct ship *ship)
 	}
 }
 
+static bool was_tried(const struct ship *ship, const struct item *item)
+{
+	return item->sent > ship->posts_when_lost || item->id == ship->breaker.witness;
+}
+
+/* While the destination is not up, a record that was not tried since goes before those
+ * that were: several that the server fails on would else take up the probes. */
+static void prefer_untried(struct ship *ship)
+{
+	struct item *item = ship->roster.cold.first;
+	if (ship->breaker.state == DESTINATION_UP || item == NULL || !was_tried(ship, item))
+		return;
+	while (item != NULL && was_tried(ship, item))
+		item = item->next;
+	if (item != NULL)
+		roster_prefer(&ship->roster, item);
+}
+
 /* Rows may have come under old ids: a dead letter that somebody put back, or a
  * producer that chooses its ids. Where nothing is known that shows by itself; while
  * something is held back, it is looked for now and then. */
@@ -758,6 +821,7 @@ static void pump(struct ship *ship)
 		unpark(ship); /* there is nothing else to probe */
 	end_waits(ship);
 	defer_witness(ship);
+	prefer_untried(ship);
 	unsigned room = claim_room(ship);
 	while (room > 0 && ship->roster.ready.first != NULL) {
 		post(ship, ship->roster.ready.first);
@@ -822,6 +886,7 @@ struct ship *ship_new(const struct config *config, const struct ship_world *worl
 	if (options->condemned != NULL)
 		(void)snprintf(ship->condemned, sizeof ship->condemned, "%s", options->condemned);
 	breaker_init(&ship->breaker);
+	forget_accused(ship);
 	set_limits(ship);
 	set_apps(ship);
 	return ship;

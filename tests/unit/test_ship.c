@@ -1190,6 +1190,57 @@ static void a_row_that_was_replaced_in_flight_is_not_taken_for_the_one_that_was_
 	replaced_in_flight(true);
 }
 
+static enum reply by_fate(struct world *world, const struct row *row)
+{
+	(void)world;
+	return row->fate;
+}
+
+/* As a filter in front of the endpoint may do it, for what stands in one record. */
+static void refused_for_what_it_says(enum reply reply)
+{
+	struct world *world = create();
+	world->reply = by_fate;
+	struct row *bad = insert(world, "default", "s", reply);
+	struct row *behind = insert(world, "default", "s", OK);
+	for (int i = 0; i < 300; i++)
+		(void)insert(world, "default", "", OK);
+	start(world);
+	run_for(world, 30 * MINUTE);
+	assert_true(waiting(world) <= 2); /* this one, and the one behind it */
+	for (int i = 0; i < 24 && waiting(world) > 0; i++) {
+		(void)insert(world, "default", "", OK);
+		ship_wake(world->ship);
+		run_for(world, HOUR);
+	}
+	assert_true(bad->dead);
+	assert_true(behind->accepted);
+	assert_int_equal(waiting(world), 0);
+	destroy(world);
+}
+
+static void one_record_that_is_refused_like_keys_or_endpoint_stops_only_itself(void **state)
+{
+	(void)state;
+	refused_for_what_it_says(S401);
+	refused_for_what_it_says(S404);
+}
+
+static void several_records_that_fail_do_not_take_up_the_probes(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	for (int i = 0; i < 40; i++)
+		(void)insert(world, "default", "", S500);
+	start(world);
+	run_for(world, 8 * HOUR);
+	struct row *good = insert(world, "default", "", OK);
+	ship_wake(world->ship);
+	run_for(world, 6 * MINUTE);
+	assert_true(good->accepted);
+	destroy(world);
+}
+
 /* --- Beginning and end -------------------------------------------------- */
 
 static void after_a_crash_one_record_at_a_time_is_built_and_sent_for_a_while(void **state)
@@ -1478,6 +1529,8 @@ int main(void)
 		cmocka_unit_test(ten_rejections_in_a_row_hold_the_app_and_the_ten_wait_again),
 		cmocka_unit_test(a_reload_that_moves_the_apps_leaves_no_session_behind),
 		cmocka_unit_test(a_reload_releases_what_was_held),
+		cmocka_unit_test(one_record_that_is_refused_like_keys_or_endpoint_stops_only_itself),
+		cmocka_unit_test(several_records_that_fail_do_not_take_up_the_probes),
 		cmocka_unit_test(an_answer_of_before_a_reload_does_not_probe_an_app_that_lost_its_keys),
 		cmocka_unit_test(a_row_that_was_replaced_in_flight_is_not_taken_for_the_one_that_was_sent),
 		cmocka_unit_test(after_a_crash_one_record_at_a_time_is_built_and_sent_for_a_while),
