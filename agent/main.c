@@ -344,8 +344,9 @@ static const struct command commands[] = {
 	{ "drain", act_drain, "pw", "", "ships what waits now, then ends",
 	  "  --progress     says every second how far it is\n"
 	  "  --wait TIME    goes on for so long (30s, 5m, 2h) while something is left\n"
-	  "Each record is tried at least once. Exit 0: all delivered; 75: something is left, dead\n"
-	  "or held, with the reason. Beside a running agent: wakes that one, and watches.\n" },
+	  "Each record is tried at least once, as far as the endpoint can be reached.\n"
+	  "Exit 0: all delivered; 75: something is left, dead or held, with the reason. Beside a\n"
+	  "running agent: wakes that one, and watches.\n" },
 	{ "status", act_status, "j", "", "what waits, since when, what happens next and why",
 	  "  --json         one JSON object, for programs\n"
 	  "Answers whether the agent runs or not.\n" },

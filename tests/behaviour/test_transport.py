@@ -336,7 +336,7 @@ def test_plain_http_to_localhost_stays_here_whatever_the_resolver_says(spool, si
     elsewhere = ["unshare", "--mount", "sh", "-c",
                  f'mount --bind {hosts} /etc/hosts && exec "$@"', "sh"]
     if os.geteuid() != 0 or subprocess.run([*elsewhere, "true"]).returncode != 0:
-        pytest.skip("only root can have another /etc/hosts for one process")
+        pytest.skip("one process cannot be given another /etc/hosts here")
     agent = start(sink.url.replace("127.0.0.1", "LOCALHOST"), run=False)
     agent.wrapper = elsewhere
     agent.run()
