@@ -234,8 +234,6 @@ static void verdicts_written(struct ship *ship, enum spool_status settled)
 		memmove(ship->verdicts, ship->verdicts + done,
 		        ship->verdict_count * sizeof *ship->verdicts);
 	ship->settle_due = flow_now(ship) + SETTLE_AGE;
-	if (done > 0)
-		ship->shrink_at = flow_now(ship) + SHRINK_PATIENCE;
 }
 
 static void note_unknown_app(struct ship *ship, const char *name)
@@ -276,6 +274,8 @@ void claim_accept(struct ship *ship, struct job *job)
 	storage_answered(ship, job);
 	verdicts_written(ship, job->settled);
 	ship->limits_due = job->limits;
+	if (job->roomy)
+		ship->shrink_at = flow_now(ship) + SHRINK_PATIENCE;
 	if (job->shrink)
 		ship->shrink_at = flow_now(ship) + SHRINK_PACE;
 	if (job->reopened) {
@@ -321,6 +321,7 @@ static void write_report(struct ship *ship)
 	if (!ship->report_due)
 		return;
 	struct report report;
+	ship->news++;
 	ship_report(ship, &report);
 	char *json = report_to_json(&report);
 	ship->report_due = false;
@@ -541,7 +542,7 @@ void claim_next(struct ship *ship)
 	struct job *job = ship->job;
 	memset(job, 0, offsetof(struct job, entries));
 	job->entry_count = 0;
-	job->end = job->reopened = job->abandoned = false;
+	job->end = job->reopened = job->abandoned = job->roomy = false;
 	job->need = 0;
 	job->unknown_count = 0;
 	job->damaged_from = job->damaged_to = 0;

@@ -223,10 +223,12 @@ int daemon_run(const struct daemon_call *call, struct config *config)
 		.spool_path = config->spool_path, .lock = &lock, .log = log, .last_id = INT64_MAX,
 		.reload = reload, .context = &again
 	};
+	notify_open(&options.notify);
 	/* The loop may replace the configuration, but never the spool. */
 	char *path = strdup(config->spool_path);
 	options.spool_path = path != NULL ? path : config->spool_path;
 	code = loop_run(&options, &config, &spool, &last);
+	notify_close(&options.notify);
 	lock_release(&lock);
 	free(path);
 	config_free(config);
@@ -381,6 +383,7 @@ int daemon_drain(const struct daemon_call *call, struct config *config, bool pro
 		struct loop_options options = {
 			.spool_path = drain.call.spool_path, .lock = &lock, .log = log,
 			.last_id = drain.last_id, .wait = wait, .progress = show_progress,
+			.notify = { .socket = -1 },
 			.reload = reload_drain, .context = &drain
 		};
 		code = loop_run(&options, &config, &spool, &last);

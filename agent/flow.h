@@ -111,6 +111,7 @@ struct ship {
 	int64_t since, last_delivered_at;
 	int64_t shrink_at; /* when to give free space back, INT64_MAX: there is none */
 	bool limits_due; /* a reload may have changed them */
+	uint64_t news;   /* how often the report has changed */
 	bool report_due; /* the state changed and is not written down yet */
 	bool forget_again; /* when the job that runs is done */
 	unsigned careful; /* so many more verdicts with one record at a time */

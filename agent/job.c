@@ -350,6 +350,8 @@ void job_run(struct job *job, struct spool **spool, const char *path)
 		job->settled = spool_apply(*spool, job->changes, job->change_count, job->wall);
 		if (job->settled != SPOOL_OK)
 			job->error = *spool_last_error(*spool);
+		else
+			job->roomy = spool_has_room(*spool);
 	}
 	/* Where this fails (a lock, most likely), the next job does it again. */
 	if (job->limits && job->settled == SPOOL_OK)

@@ -89,6 +89,7 @@ struct job {
 	/* What came of it. */
 	enum spool_status settled, read;
 	struct spool_error error; /* of whichever failed */
+	bool roomy;               /* settled, and the file has free space to give back */
 	bool reopened;            /* the file was another one: all that was known is void */
 	bool abandoned;           /* and rows of the old one, which has no name, are given up */
 	struct job_entry entries[JOB_ENTRIES];

@@ -109,12 +109,15 @@ struct loop {
 	uv_mutex_t mutex;
 	uv_cond_t wanted;
 	uv_async_t done;
+	bool busy;            /* as the loop's own thread knows it, */
+	int64_t busy_since;   /* since then */
 	struct job *job;      /* given, not yet done */
 	struct job *done_job; /* done, not yet taken */
 	bool quit;
 	struct spool *spool;
 
 	bool stopping, cancelled, timers_open;
+	uint64_t told; /* the news that the service manager knows */
 	int64_t stop_at, drain_until;
 };
 
@@ -186,6 +189,8 @@ static void work(void *context)
 static void world_work(void *self, struct job *job)
 {
 	struct loop *loop = self;
+	loop->busy = true;
+	loop->busy_since = world_now(NULL);
 	uv_mutex_lock(&loop->mutex);
 	loop->job = job;
 	uv_cond_signal(&loop->wanted);
@@ -201,6 +206,7 @@ static void on_done(uv_async_t *async)
 	struct job *job = loop->done_job;
 	loop->done_job = NULL;
 	uv_mutex_unlock(&loop->mutex);
+	loop->busy = loop->busy && job == NULL;
 	if (job != NULL)
 		ship_worked(loop->ship, job);
 	go_on(loop);
@@ -680,9 +686,26 @@ static void watch_spool(struct loop *loop)
 static void on_poll(uv_timer_t *timer)
 {
 	struct loop *loop = timer->data;
+	const struct notify *notify = &loop->options->notify;
+	/* Fed only while the loop turns, which this shows, and the spool answers. */
+	if (notify->watchdog > 0 &&
+	    (!loop->busy || world_now(NULL) - loop->busy_since < notify->watchdog / 2))
+		notify_alive(notify);
 	if (!loop->stopping)
 		ship_wake(loop->ship);
 	go_on(loop);
+}
+
+static void tell_manager(struct loop *loop)
+{
+	struct report report;
+	char sentence[512];
+	if (loop->options->notify.socket < 0 || loop->told == ship_news(loop->ship))
+		return;
+	loop->told = ship_news(loop->ship);
+	ship_report(loop->ship, &report);
+	report_sentence(&report, sentence, sizeof sentence);
+	notify_status(&loop->options->notify, sentence);
 }
 
 /* --- Visitors ----------------------------------------------------------- */
@@ -864,6 +887,7 @@ static void begin_stop(struct loop *loop, int code)
 	loop->stopping = true;
 	loop->code = code;
 	loop->stop_at = world_now(NULL);
+	notify_stopping(&loop->options->notify);
 	ship_stop(loop->ship);
 }
 
@@ -889,7 +913,9 @@ static void go_on(struct loop *loop)
 		forget_connections(loop);
 		watch_keys(loop);
 		log_line(&loop->options->log, LOG_INFO, "configuration reloaded");
+		notify_ready(&loop->options->notify);
 	}
+	tell_manager(loop);
 	if (loop->options->last_id != INT64_MAX && !loop->stopping && ship_is_quiet(loop->ship)) {
 		struct report report;
 		ship_report(loop->ship, &report);
@@ -913,7 +939,10 @@ static void on_signal(uv_signal_t *handle, int number)
 	struct loop *loop = handle->data;
 	switch (number) {
 	case SIGHUP:
+		notify_reloading(&loop->options->notify);
 		reload(loop, false);
+		if (loop->next_config == NULL)
+			notify_ready(&loop->options->notify); /* refused: the old one goes on */
 		break;
 	case SIGUSR1:
 		ship_try_now(loop->ship);
@@ -1112,11 +1141,14 @@ int loop_run(const struct loop_options *options, struct config **config,
 		watch_spool(loop);
 		open_socket(loop);
 		int64_t poll = loop->spool_watch < 0 ? 1000 : SAFETY_POLL;
+		if (options->notify.watchdog > 0 && options->notify.watchdog / 2 < poll)
+			poll = options->notify.watchdog / 2;
 		if (options->last_id == INT64_MAX)
 			arm(&loop->poll_timer, on_poll, poll, (uint64_t)poll);
 		else
 			arm(&loop->tick, on_tick, 1000, 1000);
 		ship_wake(loop->ship);
+		notify_ready(&options->notify);
 		(void)uv_run(&loop->uv, UV_RUN_DEFAULT);
 		ship_report(loop->ship, last);
 		code = loop->code;

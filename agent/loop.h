@@ -11,6 +11,7 @@
 
 #include "agent/config.h"
 #include "agent/lock.h"
+#include "agent/notify.h"
 #include "agent/log.h"
 #include "agent/report.h"
 #include "spool/spool.h"
@@ -19,6 +20,7 @@ struct loop_options {
 	const char *spool_path;
 	struct lock *lock;
 	struct log log;
+	struct notify notify; /* socket -1: there is no service manager */
 	/* drain: ship rows up to this id and end; INT64_MAX: run until SIGTERM. */
 	int64_t last_id;
 	/* drain: go on trying for so many ms while something is left; 0: end as soon as

@@ -2,6 +2,7 @@
 #include "agent/report.h"
 
 #include <cjson/cJSON.h>
+#include <stdio.h>
 #include <string.h>
 
 static const char *const state_names[] = {
@@ -15,6 +16,29 @@ static const char *const state_names[] = {
 const char *report_state_name(enum destination_state state)
 {
 	return state_names[state];
+}
+
+void report_sentence(const struct report *report, char *into, size_t size)
+{
+	const struct report_app *held = NULL;
+	for (size_t i = 0; i < report->app_count && held == NULL; i++)
+		if (report->apps[i].held)
+			held = &report->apps[i];
+	if (report->storage[0] != '\0')
+		(void)snprintf(into, size, "the spool cannot be used: %s", report->storage);
+	else if (report->state == DESTINATION_DOWN)
+		(void)snprintf(into, size, "the endpoint is unavailable, records wait and are retried: %s",
+		               report->reason);
+	else if (report->state == DESTINATION_HELD)
+		(void)snprintf(into, size, "the endpoint is held, records wait until this is put right: %s",
+		               report->reason);
+	else if (report->state != DESTINATION_UP)
+		(void)snprintf(into, size, "%s", state_names[report->state]);
+	else if (held != NULL)
+		(void)snprintf(into, size, "app %s is held, others are shipped as they come: %s",
+		               held->name, held->reason);
+	else
+		(void)snprintf(into, size, "records are shipped as they come");
 }
 
 /* One table for both directions, so that they cannot drift apart. */

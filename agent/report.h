@@ -56,6 +56,9 @@ struct report {
 /* "up", "down", "held", "paused" or "unconfigured". */
 const char *report_state_name(enum destination_state state);
 
+/* The whole in one sentence, for `systemctl status`. */
+void report_sentence(const struct report *report, char *into, size_t size);
+
 /* The report as one line of JSON, malloc'd; NULL when there is no memory. */
 char *report_to_json(const struct report *report);
 

@@ -1027,6 +1027,11 @@ static void report_app(struct report *report, const struct app *app)
 	memcpy(into->reason, app->reason, sizeof into->reason);
 }
 
+uint64_t ship_news(const struct ship *ship)
+{
+	return ship->news;
+}
+
 void ship_report(const struct ship *ship, struct report *report)
 {
 	*report = (struct report){

@@ -103,6 +103,9 @@ bool ship_is_quiet(const struct ship *ship);
  * false: a job is using it, call again after ship_worked(). */
 bool ship_reload(struct ship *ship, const struct config *config);
 
+/* Another number whenever something that ship_report() tells has changed its state. */
+uint64_t ship_news(const struct ship *ship);
+
 /* What is going on. */
 void ship_report(const struct ship *ship, struct report *report);
 

@@ -453,6 +453,12 @@ static enum spool_status free_pages(struct spool *spool, int64_t *count)
 	return rc == SQLITE_ROW || rc == SQLITE_DONE ? SPOOL_OK : spool_fail(spool, rc);
 }
 
+bool spool_has_room(struct spool *spool)
+{
+	int64_t count;
+	return free_pages(spool, &count) == SPOOL_OK && count > SHRINK_KEEP;
+}
+
 enum spool_status spool_shrink(struct spool *spool, bool *more)
 {
 	int64_t before, after = 0;

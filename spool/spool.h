@@ -153,6 +153,9 @@ struct spool_change {
 enum spool_status spool_apply(struct spool *spool, struct spool_change *changes,
                               size_t count, int64_t wall);
 
+/* True when spool_shrink() has something to give back. Cheap. */
+bool spool_has_room(struct spool *spool);
+
 /* Gives a little of the file's free space back to the file system, in one short
  * transaction; `*more`: there is more to give back. Some is kept for what comes. */
 enum spool_status spool_shrink(struct spool *spool, bool *more);
