@@ -37,9 +37,8 @@ bool breaker_failed(struct breaker *breaker, const struct breaker_limits *limits
 	                       ? limits->cap
 	                       : policy_backoff(breaker->failures, limits->base, limits->cap, random);
 	breaker->next_try = later(now, wait, failure->retry_after);
-	breaker->quick_try =
-		later(now, policy_backoff(1, limits->base, limits->cap, random >> 7),
-	              failure->retry_after);
+	/* Where one record alone has failed, another tells at once whose fault it is. */
+	breaker->quick_try = later(now, 0, failure->retry_after);
 	return was_up;
 }
 

@@ -19,6 +19,7 @@
 #include <sys/inotify.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/timerfd.h>
 #include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
@@ -28,7 +29,9 @@
 #include "agent/job.h"
 #include "agent/ship.h"
 
-#define RECHECK_LAST 256      /* ms; see watch_spool() */
+/* Microseconds, for which libuv's own timers are too coarse; see on_recheck(). */
+#define RECHECK_FIRST 250
+#define RECHECK_LAST 256000
 #define SAFETY_POLL 60000     /* ms */
 #define STUCK_CHECK 1000      /* ms */
 #define ANSWER_GRACE 3000     /* ms for answers that are on their way, at the end */
@@ -88,8 +91,10 @@ struct loop {
 	uv_prepare_t turn;
 	bool answered, curl_due; /* to be seen to before the loop waits again */
 
-	uv_timer_t alarm, recheck, poll_timer, stop_timer, tick;
-	uint64_t recheck_delay;
+	uv_timer_t alarm, poll_timer, stop_timer, tick;
+	int recheck_file; /* a timerfd */
+	int64_t recheck_delay;
+	uv_poll_t recheck;
 	int notify_file;
 	uv_poll_t notify;
 	bool notify_open;
@@ -555,15 +560,27 @@ static void forget_connections(struct loop *loop)
 
 /* --- Waking up ---------------------------------------------------------- */
 
+static void recheck_later(struct loop *loop)
+{
+	const struct itimerspec once = {
+		.it_value = { loop->recheck_delay / 1000000, loop->recheck_delay % 1000000 * 1000 }
+	};
+	(void)timerfd_settime(loop->recheck_file, 0, &once, NULL);
+}
+
 /* The write to the -wal is seen before the commit becomes visible, which itself
  * makes no event: so look again a few times, ever later. */
-static void on_recheck(uv_timer_t *timer)
+static void on_recheck(uv_poll_t *poll, int status, int events)
 {
-	struct loop *loop = timer->data;
+	struct loop *loop = poll->data;
+	uint64_t times;
+	(void)events;
+	if (status < 0 || read(loop->recheck_file, &times, sizeof times) != (ssize_t)sizeof times)
+		return;
 	ship_wake(loop->ship);
 	loop->recheck_delay *= 2;
 	if (loop->recheck_delay <= RECHECK_LAST)
-		arm(timer, on_recheck, (int64_t)loop->recheck_delay, 0);
+		recheck_later(loop);
 	go_on(loop);
 }
 
@@ -572,8 +589,8 @@ static void wake(struct loop *loop)
 	if (loop->stopping)
 		return;
 	ship_wake(loop->ship);
-	loop->recheck_delay = 1;
-	arm(&loop->recheck, on_recheck, 1, 0);
+	loop->recheck_delay = RECHECK_FIRST;
+	recheck_later(loop);
 }
 
 static void reload(struct loop *loop, bool for_keys);
@@ -995,7 +1012,6 @@ static int init(struct loop *loop)
 	init_timer(loop, &loop->curl_timer);
 	init_timer(loop, &loop->stuck_timer);
 	init_timer(loop, &loop->alarm);
-	init_timer(loop, &loop->recheck);
 	init_timer(loop, &loop->poll_timer);
 	init_timer(loop, &loop->stop_timer);
 	init_timer(loop, &loop->tick);
@@ -1014,6 +1030,12 @@ static int init(struct loop *loop)
 		return EX_OSERR;
 	loop->done.data = loop;
 	init_signals(loop);
+	loop->recheck_file = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+	if (loop->recheck_file < 0 ||
+	    uv_poll_init(&loop->uv, &loop->recheck, loop->recheck_file) != 0)
+		return EX_OSERR;
+	loop->recheck.data = loop;
+	(void)uv_poll_start(&loop->recheck, UV_READABLE, on_recheck);
 
 	loop->multi = curl_multi_init();
 	if (loop->multi == NULL)
@@ -1094,6 +1116,8 @@ static void finish(struct loop *loop)
 	}
 	if (loop->notify_file >= 0)
 		(void)close(loop->notify_file);
+	if (loop->recheck_file >= 0)
+		(void)close(loop->recheck_file);
 	if (loop->folder >= 0)
 		(void)close(loop->folder);
 	free(loop->spool_name);
@@ -1114,7 +1138,7 @@ int loop_run(const struct loop_options *options, struct config **config,
 	loop->config = *config;
 	loop->spool = *spool;
 	*spool = NULL;
-	loop->notify_file = loop->folder = -1;
+	loop->notify_file = loop->folder = loop->recheck_file = -1;
 	loop->last_socket = CURL_SOCKET_BAD;
 	loop->drain_until = world_now(NULL) + options->wait;
 	loop->stop_at = world_now(NULL);
