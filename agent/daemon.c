@@ -394,6 +394,11 @@ int daemon_drain(const struct daemon_call *call, struct config *config, bool pro
 	lock_release(&lock);
 	if (code == EX_OK)
 		code = conclude(&drain, &last);
+	/* Who looked on leaves a -wal behind; the last to leave copies it back, so that the
+	 * file by itself is all there is. */
+	spool_close(drain.watch);
+	drain.watch = NULL;
+	spool_close(spool_open(drain.call.spool_path, SPOOL_WORK, SPOOL_ROW_SLACK, &error));
 end:
 	spool_close(drain.watch);
 	config_free(config);

@@ -832,6 +832,8 @@ def test_drain_ships_what_waits_and_says_how_much(spool, sink, start):
     result = agent.drain()
     assert result.returncode == 0, result.stderr
     assert "300 delivered, 0 became dead letters, 0 waiting" in result.stderr
+    # The file alone is all: whoever copies it copies nothing that was delivered.
+    assert not spool.path.with_name(f"{spool.path.name}-wal").exists()
     assert spool.count() == 0 and sink.posts == 300
     assert agent.drain().returncode == 0  # nothing to do is no failure
     assert "0 delivered" in agent.drain("--progress").stderr
