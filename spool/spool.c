@@ -8,6 +8,7 @@
 #include "spool/spool.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -556,6 +557,8 @@ enum spool_status spool_read_ledger(struct spool *spool, int patience_ms,
 	enum spool_status status = spool_begin_read(spool);
 	if (status != SPOOL_OK)
 		return status;
+	/* Older versions of SQLite refuse to read any column of a row above the limit. */
+	(void)sqlite3_limit(spool->db, SQLITE_LIMIT_LENGTH, INT_MAX);
 	status = read_counters(spool, ledger);
 	if (status == SPOOL_OK)
 		status = spool_one_number(spool, OLDEST, -1, &ledger->oldest_at);
@@ -590,6 +593,7 @@ enum spool_status spool_read_ledger(struct spool *spool, int patience_ms,
 			ledger->dead_counted = dead;
 		}
 	}
+	(void)sqlite3_limit(spool->db, SQLITE_LIMIT_LENGTH, spool->row_limit);
 	spool_end_read(spool);
 	return status;
 }

@@ -135,7 +135,10 @@ def test_wrong_use_is_64_and_changes_nothing(agent, spool, sink, arguments):
 @pytest.mark.parametrize("answer, code, left", [("y\n", 0, 0), ("n\n", 75, 1), ("\n", 75, 1)])
 def test_discard_asks_on_a_terminal(agent, spool, answer, code, left):
     spool.add()
-    master, slave = pty.openpty()
+    try:
+        master, slave = pty.openpty()
+    except OSError:
+        pytest.skip("there are no terminals here (/dev/pts is not mounted)")
     process = subprocess.Popen(list(map(str, agent.arguments("discard", "1"))), stdin=slave,
                                stdout=slave, stderr=slave, env=agent._environment())
     os.close(slave)

