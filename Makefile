@@ -4,6 +4,7 @@
 #   make test       all tests          (SAN=address,undefined for sanitizers)
 #   make demo       the main job, on real input
 #   make install    DESTDIR= PREFIX=/usr/local
+#   make deb        build/deb/*.deb   (make test-package tries them, as root)
 #   V=1 shows commands; WERROR=1 makes warnings errors (CI does).
 
 PREFIX  ?= /usr/local
@@ -44,7 +45,7 @@ Q := @
 say = @printf '  %-6s %s\n'
 endif
 
-.PHONY: all test demo bench bench-counts install uninstall clean analyze boundaries
+.PHONY: all test demo bench bench-counts install uninstall clean analyze boundaries deb test-package
 all: $(B)/reconify-agent $(B)/reconify-sink
 
 $(B)/reconify-agent: $(agent_objects)
@@ -113,17 +114,28 @@ analyze: $(B)/generated/schema_sql.h
 	    --inline-suppr --error-exitcode=1 -I. -I$(B)/generated -DRECONIFY_VERSION='""' agent spool
 
 install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/reconify-agent
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/reconify-agent \
+	    $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 755 $(B)/reconify-agent $(B)/reconify-sink $(DESTDIR)$(PREFIX)/bin
 	install -m 644 schema/spool.sql schema/README.md packaging/agent.conf \
 	    $(DESTDIR)$(PREFIX)/share/reconify-agent
 	cp -R packaging/examples $(DESTDIR)$(PREFIX)/share/reconify-agent/
+	install -m 644 packaging/man/reconify-agent.1 packaging/man/reconify-sink.1 \
+	    $(DESTDIR)$(PREFIX)/share/man/man1
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/reconify-agent $(DESTDIR)$(PREFIX)/bin/reconify-sink
 	rm -rf $(DESTDIR)$(PREFIX)/share/reconify-agent
+	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/reconify-agent.1 \
+	    $(DESTDIR)$(PREFIX)/share/man/man1/reconify-sink.1
+
+deb:
+	$(Q)sh packaging/deb.sh
+
+test-package:
+	$(Q)sh packaging/test-package.sh
 
 clean:
 	rm -rf build
 
--include $(shell find $(B) -name '*.d' 2>/dev/null)
+-include $(shell find $(B)/agent $(B)/spool $(B)/tests $(B)/bench -name '*.d' -type f 2>/dev/null)

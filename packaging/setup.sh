@@ -4,6 +4,7 @@
 #   packaging/setup.sh demo    then calls "make demo" (also without an argument)
 #   packaging/setup.sh test    then calls "make test"
 #   packaging/setup.sh ci      then calls nothing: what .ci/run needs besides
+#   packaging/setup.sh package then calls nothing: what "make deb" and its test need
 #
 # Installs only what is not there, and nothing at all where all is; changes
 # nothing else. Safe to repeat.
@@ -15,6 +16,7 @@ packages_demo='gcc libc6-dev make pkg-config libsqlite3-dev libcurl4-openssl-dev
 	libcjson-dev libuv1-dev libinih-dev libmicrohttpd-dev sqlite3 ca-certificates'
 packages_test="$packages_demo libcmocka-dev python3 python3-pytest python3-pytest-xdist python3-h2 openssl procps"
 packages_ci="$packages_test clang cppcheck"
+packages_package="$packages_demo debhelper dpkg-dev lintian mandoc debootstrap systemd"
 
 say() {
 	printf 'setup: %s\n' "$*"
@@ -32,16 +34,17 @@ case $goal in
 demo) packages=$packages_demo ;;
 test) packages=$packages_test ;;
 ci) packages=$packages_ci ;;
+package) packages=$packages_package ;;
 -h | --help)
-	echo "usage: $0 [demo|test|ci]"
+	echo "usage: $0 [demo|test|ci|package]"
 	exit 0
 	;;
 *)
-	echo "usage: $0 [demo|test|ci]" >&2
+	echo "usage: $0 [demo|test|ci|package]" >&2
 	exit 64
 	;;
 esac
-[ $# -le 1 ] || fail 64 "one argument at most: demo, test or ci"
+[ $# -le 1 ] || fail 64 "one argument at most: demo, test, ci or package"
 
 # Newlines and tabs of the lists above become single spaces.
 packages=$(echo $packages)
@@ -81,7 +84,7 @@ else
 	say 'all that is needed is here'
 fi
 
-[ "$goal" = ci ] && exit 0
+case $goal in ci | package) exit 0 ;; esac
 cd "$(dirname "$0")/.." || fail 70 'the folder of the project cannot be entered'
 say "make $goal"
 exec make "$goal"

@@ -1,0 +1,44 @@
+#!/bin/sh
+# Builds the Debian packages from a copy of the sources, so that nothing is generated in
+# the folder of the project; "make deb" calls it.
+#
+#   packaging/deb.sh [BUILDDIR]     the packages are in BUILDDIR/deb (default: build)
+#
+# The same sources give the same bytes, whichever the folder and the time: dates in the
+# packages are SOURCE_DATE_EPOCH, by default that of the commit.
+
+set -eu
+cd "$(dirname "$0")/.."
+mkdir -p "${1:-build}/deb"
+out=$(cd "${1:-build}/deb" && pwd)
+
+command -v dpkg-buildpackage >/dev/null && command -v dh >/dev/null || {
+	echo 'deb: dpkg-buildpackage or debhelper is missing: run "packaging/setup.sh package"' >&2
+	exit 69
+}
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)}
+export SOURCE_DATE_EPOCH
+
+stage=$out/reconify-agent-$(cat VERSION)
+rm -rf "$out"/*
+mkdir "$stage"
+cp -R agent spool schema packaging Makefile VERSION README.md SECURITY.md CHANGELOG.md \
+	LICENSE "$stage"
+cp -R packaging/debian "$stage/debian"
+for kind in service sysusers tmpfiles; do
+	cp "packaging/systemd/reconify-agent.$kind" "$stage/debian/"
+done
+mv "$stage/debian/changelog.sh" "$out/changelog.sh"
+sh "$out/changelog.sh" "$SOURCE_DATE_EPOCH" >"$stage/debian/changelog"
+rm "$out/changelog.sh"
+
+# What make hands down, such as WERROR or SAN, is for the folder of the project.
+cd "$stage"
+env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS -u CFLAGS -u CPPFLAGS -u LDFLAGS -u SAN \
+	dpkg-buildpackage -us -uc -b -j2 >"$out/build.log" 2>&1 || {
+	tail -n 30 "$out/build.log" >&2
+	echo "deb: the build failed; all of its words are in $out/build.log" >&2
+	exit 1
+}
+cd "$out"
+ls -- *.deb

@@ -1,0 +1,308 @@
+#!/bin/sh
+# The packages, as somebody meets them who has a fresh Debian 12 and the README: built,
+# installed in a minimal root, configured, used by an ordinary user, removed, purged.
+#
+#   packaging/test-package.sh     as root; "make test-package" calls it so
+#
+# Writes below build/ only. Runs in namespaces of its own, so that no process and no
+# mount outlives it. The minimal root is made once and kept in build/roots. What needs a
+# system that has booted (the watchdog, the start at boot) is not looked at here.
+
+set -u
+cd "$(dirname "$0")/.." || exit 70
+
+[ "$(id -u)" -eq 0 ] || {
+	echo 'test-package: installing packages in a root of their own needs root' >&2
+	exit 77
+}
+for program in debootstrap lintian mandoc dpkg-buildpackage dh systemd-analyze; do
+	command -v "$program" >/dev/null || {
+		echo "test-package: $program is missing: run \"packaging/setup.sh package\"" >&2
+		exit 69
+	}
+done
+[ -n "${INSIDE_NAMESPACE:-}" ] ||
+	INSIDE_NAMESPACE=1 exec unshare --mount --pid --fork --kill-child --mount-proc sh "$0"
+
+base=$PWD/build/roots/bookworm
+work=$PWD/build/test-package
+root=$work/root
+deb=$PWD/build/deb
+version=$(cat VERSION)
+unit=packaging/systemd/reconify-agent.service
+spool=/var/lib/reconify-agent/spool.db
+passed=0
+failed=0
+export LC_ALL=C DEBIAN_FRONTEND=noninteractive
+unset RECONIFY_ENDPOINT RECONIFY_APP_KEY RECONIFY_API_KEY MAKEFLAGS
+
+# --- How it speaks, waits and enters the root ---------------------------------------
+
+# holds SENTENCE COMMAND...: a test. The command's words are shown when it fails.
+holds() {
+	sentence=$1
+	shift
+	if "$@" >"$work/said" 2>&1; then
+		passed=$((passed + 1))
+		echo "ok    $sentence"
+	else
+		failed=$((failed + 1))
+		echo "FAIL  $sentence"
+		tail -n 20 "$work/said" | sed 's/^/      /'
+	fi
+}
+
+# Without these steps nothing that follows would mean anything.
+must() {
+	"$@" >"$work/said" 2>&1 || {
+		tail -n 20 "$work/said"
+		echo "test-package: this failed, and the rest depends on it: $*"
+		finish 1
+	}
+}
+
+finish() {
+	failed=$((failed + ${1:-0}))
+	echo "$passed passed, $failed failed"
+	[ "$failed" -eq 0 ]
+	exit
+}
+
+says_nothing() {
+	"$@" >"$work/words" 2>&1
+	code=$?
+	cat "$work/words"
+	[ "$code" -eq 0 ] && [ ! -s "$work/words" ]
+}
+
+refused() {
+	! "$@"
+}
+
+# eventually COMMAND...: for at most some 30 seconds.
+eventually() {
+	tries=150
+	until "$@"; do
+		tries=$((tries - 1))
+		[ "$tries" -gt 0 ] || return 1
+		sleep 0.2
+	done
+}
+
+inside() {
+	chroot "$root" "$@"
+}
+
+as() {
+	user=$1
+	shift
+	inside setpriv --reuid="$user" --regid="$user" --init-groups env HOME=/ "$@"
+}
+
+is() {
+	found=$(inside stat -c '%F %a %U:%G' "$1")
+	echo "$1: $found"
+	[ "$found" = "$2" ]
+}
+
+# readme_block N: the Nth block of commands in the README's section Install.
+readme_block() {
+	awk -v wanted="$1" '
+		/^## / { inside = ($0 == "## Install"); next }
+		inside && /^```/ { if (!open) block++; open = !open; next }
+		inside && open && block == wanted
+	' README.md
+}
+
+rm -rf "$work"
+mkdir -p "$work" build/roots
+
+# --- The package by itself ----------------------------------------------------------
+
+references_aside() {
+	mandoc -T lint packaging/man/*.1 2>/dev/null | grep -v 'referenced manual not found'
+}
+
+same_from_another_folder() {
+	mkdir "$work/elsewhere"
+	cp -R .git agent spool schema packaging Makefile VERSION ./*.md LICENSE "$work/elsewhere" &&
+		(cd "$work/elsewhere" && umask 077 && TZ=Asia/Tokyo sh packaging/deb.sh) || return 1
+	for package in "$deb"/*.deb; do
+		cmp "$package" "$work/elsewhere/build/deb/$(basename "$package")" || return 1
+	done
+}
+
+must sh packaging/deb.sh
+holds 'a build in another folder gives the same bytes' same_from_another_folder
+holds 'lintian finds no error and no warning' \
+	lintian --allow-root --fail-on error,warning "$deb/reconify-agent_${version}"_*.changes
+holds 'mandoc finds nothing in the man pages' refused references_aside
+holds 'the unit is exposed to no more than 1.2' \
+	systemd-analyze security --offline=true --no-pager --threshold=12 "$unit"
+
+# --- A fresh root -------------------------------------------------------------------
+
+if [ ! -d "$base" ]; then
+	rm -rf "$base.new"
+	must debootstrap --variant=minbase bookworm "$base.new" http://deb.debian.org/debian
+	must mv "$base.new" "$base"
+fi
+must cp -a "$base" "$root"
+must mount -t proc proc "$root/proc"
+must cp /etc/resolv.conf "$root/etc/resolv.conf"
+echo 'APT::Get::Assume-Yes "true";' >"$root/etc/apt/apt.conf.d/90test"
+must inside apt-get update
+must inside useradd --create-home alice
+must inside useradd --create-home mallory
+mkdir "$root/packages"
+cp "$deb/reconify-agent_${version}"_*.deb "$deb/reconify-sink_${version}"_*.deb "$root/packages"
+architecture=$(dpkg --print-architecture)
+agent_package=/packages/reconify-agent_${version}_$architecture.deb
+sink_package=/packages/reconify-sink_${version}_$architecture.deb
+
+readme_block 1 >"$work/steps"
+readme_block 2 >"$work/first-record"
+step() {
+	grep "^$1" "$work/steps" >"$work/step"
+	[ "$(wc -l <"$work/step")" -eq 1 ] || {
+		echo "README.md: its section Install has not one step \"$1...\""
+		return 1
+	}
+	sed -e "s|https://ENDPOINT|$endpoint|" -e 's/ USER / alice /' "$work/step" |
+		inside sh -e -c "cd /packages; eval \"\$(cat)\"; $2"
+}
+endpoint=
+
+holds 'README, install: apt installs the package' step 'apt install' ''
+must inside apt install "$sink_package"
+holds 'every file belongs to the package, unchanged' says_nothing inside dpkg --verify reconify-agent reconify-sink
+holds 'systemd has nothing to say about the unit' \
+	says_nothing inside systemd-analyze verify --man=no /lib/systemd/system/reconify-agent.service
+holds 'there is a user reconify, who cannot log in' \
+	inside sh -c 'getent passwd reconify; getent group reconify; getent passwd reconify | grep -q nologin$'
+holds 'the folder is 2770, of reconify' is /var/lib/reconify-agent 'directory 2770 reconify:reconify'
+holds 'the spool is there, 0660, of reconify' is $spool 'regular file 660 reconify:reconify'
+holds 'the service is enabled' inside systemctl is-enabled reconify-agent
+conditions() {
+	inside systemd-analyze condition \
+		"$(grep -m 1 '^ConditionPathExists=.*app-key' $unit)" \
+		"$(grep -m 1 '^ConditionPathExists=.*api-key' $unit)"
+}
+holds 'without keys the service has nothing to start' refused conditions
+names_what_is_missing() {
+	inside reconify-agent check >"$work/check" 2>&1 && return 1
+	cat "$work/check"
+	grep -q 'url' "$work/check" && grep -q 'app-key' "$work/check"
+}
+holds 'check names the endpoint and the keys that are missing' names_what_is_missing
+holds 'status answers before the first start' as reconify reconify-agent status
+holds 'a user who is not of the group cannot even read the spool' \
+	refused as mallory sqlite3 "file:$spool?mode=ro" 'SELECT count(*) FROM interactions'
+
+# --- The first record ---------------------------------------------------------------
+
+mkdir "$root/arrived"
+inside reconify-sink --listen 127.0.0.1:0 --record /arrived >"$work/sink.log" 2>&1 &
+must eventually grep -q '^listening on ' "$work/sink.log"
+endpoint=$(sed -n 's/^listening on //p' "$work/sink.log")/
+
+holds 'README, install: the endpoint' step 'sed ' ''
+key() {
+	sed -n "/$1)/p" "$work/steps" >"$work/step"
+	[ -s "$work/step" ] && printf '%s\n' "$2" | inside sh -e -c "$(cat "$work/step")"
+}
+holds 'README, install: the app key' key app-key an-app-key
+holds 'README, install: the API key' key api-key an-api-key
+for name in app-key api-key; do
+	holds "the file of the $name is for root alone" is /etc/reconify-agent/$name 'regular file 600 root:root'
+done
+holds 'README, install: the user joins the group' step 'usermod ' ''
+holds 'README, install: the start (which a root that was not booted ignores)' step 'systemctl ' ''
+holds 'with keys the service has something to start' conditions
+holds 'check finds nothing wrong' inside reconify-agent check
+
+# start_agent: as the unit does, with the keys as systemd hands them over.
+credentials=/run/credentials/reconify-agent.service
+must inside install -d -m 700 -o reconify -g reconify $credentials
+must inside install -m 400 -o reconify -g reconify /etc/reconify-agent/app-key /etc/reconify-agent/api-key $credentials
+start_agent() {
+	chroot "$root" setpriv --reuid=reconify --regid=reconify --init-groups --no-new-privs \
+		env CREDENTIALS_DIRECTORY=$credentials sh -c 'umask 077; exec reconify-agent run' \
+		>>"$work/agent.log" 2>&1 &
+	agent=$!
+}
+arrived() {
+	count=$(find "$root/arrived" -name '*.json' | wc -l)
+	echo "$count arrived"; tail -n 3 "$work/agent.log"
+	[ "$count" -ge "$1" ]
+}
+insert_as() {
+	as "$1" sqlite3 -batch -bail "file:$spool?mode=rw" <<-'SQL'
+		.timeout 5000
+		INSERT INTO interactions (model_id, request_body, response_body)
+		VALUES ('anthropic.claude-instant-v1', '{}', '{"completion":"Hi"}');
+	SQL
+}
+fails_as_alice() {
+	! as alice sqlite3 "file:$spool?mode=rw" "INSERT INTO interactions (model_id) VALUES ('x')"
+}
+
+holds 'a user of the group inserts before the agent ever ran' insert_as alice
+start_agent
+holds 'that record arrives' eventually arrived 1
+holds 'README, install: the first record, and status' as alice sh -e -c "$(cat "$work/first-record")"
+holds 'it arrives' eventually arrived 2
+holds 'a bad insert is refused' fails_as_alice
+kill -KILL "$agent"
+wait "$agent" 2>/dev/null
+holds 'after kill -9 of the agent a user of the group inserts' insert_as alice
+holds 'a bad insert without an agent is refused' fails_as_alice
+start_agent
+holds 'the agent starts again, and the record arrives' eventually arrived 3
+holds 'a user of the group inserts while it runs' insert_as alice
+holds 'that arrives, too' eventually arrived 4
+holds 'a user who is not of the group cannot insert' refused insert_as mallory
+kill -TERM "$agent"
+holds 'the agent ends with 0' wait "$agent"
+holds 'what is in the folder still belongs to the group' says_nothing \
+	inside find /var/lib/reconify-agent ! -group reconify
+holds 'the spool is 0660 still' is $spool 'regular file 660 reconify:reconify'
+
+# --- Upgrade, removal ---------------------------------------------------------------
+
+holds 'a record waits' insert_as alice
+waits() {
+	[ "$(inside sqlite3 "file:$spool?mode=ro" 'SELECT count(*) FROM interactions')" = "${1:-1}" ]
+}
+keeps_all() {
+	waits && inside grep -q "^url = $endpoint" /etc/reconify-agent/agent.conf &&
+		inside test -s /etc/reconify-agent/app-key && inside test -s /etc/reconify-agent/api-key
+}
+# The same program as a later version.
+must dpkg-deb -R "$root$agent_package" "$work/later"
+must sed -i 's/^Version: .*/&+later/' "$work/later/DEBIAN/control"
+must dpkg-deb --root-owner-group -b "$work/later" "$root/later.deb"
+holds 'apt upgrades the package' inside apt install /later.deb
+holds 'configuration, keys and records are there still' keeps_all
+holds 'the folder is 2770 still' is /var/lib/reconify-agent 'directory 2770 reconify:reconify'
+holds 'apt removes the package' inside apt remove reconify-agent
+holds 'configuration, keys and records are there after it' keeps_all
+purges() {
+	inside apt purge reconify-agent >"$work/purge" 2>&1
+	code=$?
+	cat "$work/purge"
+	[ $code -eq 0 ] && grep -q 'the spool is kept' "$work/purge"
+}
+holds 'apt purges it, and says that the spool is kept' purges
+holds 'keys and configuration are gone' refused inside test -e /etc/reconify-agent
+holds 'the record is there still' waits
+must inside apt install $agent_package
+holds 'a package that is installed again has the record' waits
+must inside rm -r /var/lib/reconify-agent $credentials
+must inside apt purge reconify-agent reconify-sink
+holds 'without a spool, purging leaves nothing' says_nothing inside find / -xdev -path /proc -prune -o \
+	-path /packages -prune -o -path /arrived -prune -o -path '/var/lib/apt/*' -prune -o \
+	-name '*reconify*' -print
+
+umount "$root/proc"
+finish
