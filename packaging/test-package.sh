@@ -6,7 +6,7 @@
 #
 # Writes below build/ only. Runs in namespaces of its own, so that no process and no
 # mount outlives it. The minimal root is made once and kept in build/roots. What needs a
-# system that has booted (the watchdog, the start at boot) is not looked at here.
+# system that has booted is in test-boot.sh, which runs under systemd-nspawn.
 
 set -u
 cd "$(dirname "$0")/.." || exit 70
@@ -33,6 +33,7 @@ unit=packaging/systemd/reconify-agent.service
 spool=/var/lib/reconify-agent/spool.db
 passed=0
 failed=0
+skipped=0
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 unset RECONIFY_ENDPOINT RECONIFY_APP_KEY RECONIFY_API_KEY MAKEFLAGS
 
@@ -63,7 +64,9 @@ must() {
 
 finish() {
 	failed=$((failed + ${1:-0}))
-	echo "$passed passed, $failed failed"
+	summary="$passed passed, $failed failed"
+	[ "$skipped" -eq 0 ] || summary="$summary, $skipped skipped"
+	echo "$summary"
 	[ "$failed" -eq 0 ]
 	exit
 }
@@ -267,6 +270,44 @@ holds 'the agent ends with 0' wait "$agent"
 holds 'what is in the folder still belongs to the group' says_nothing \
 	inside find /var/lib/reconify-agent ! -group reconify
 holds 'the spool is 0660 still' is $spool 'regular file 660 reconify:reconify'
+
+# --- The same root, booted ----------------------------------------------------------
+
+# Installing the package systemd-container may replace the host's systemd: its one
+# program is enough.
+nspawn=$(command -v systemd-nspawn) || nspawn=$PWD/build/roots/container/usr/bin/systemd-nspawn
+[ -x "$nspawn" ] || (
+	mkdir -p build/roots && cd build/roots && apt-get download systemd-container &&
+		dpkg -x systemd-container_*.deb container && rm systemd-container_*.deb
+) >"$work/said" 2>&1 || {
+	cat "$work/said"
+	echo 'skipped: the boot, since systemd-nspawn is not to be had'
+	skipped=1
+}
+
+if [ "$skipped" -eq 0 ]; then
+	booted=$work/booted
+	must umount "$root/proc"
+	must cp -a "$root" "$booted"
+	must mount -t proc proc "$root/proc"
+	must sed -i 's|^url = .*|url = http://127.0.0.1:8080/|' "$booted/etc/reconify-agent/agent.conf"
+	mkdir "$booted/trial"
+	cp packaging/test-boot.sh "$booted/trial/"
+	ln -s ../trial.service "$booted/etc/systemd/system/multi-user.target.wants/"
+	cat >"$booted/etc/systemd/system/trial.service" <<-'END'
+		[Unit]
+		After=basic.target
+		[Service]
+		ExecStart=/bin/sh -c 'sh /trial/test-boot.sh >/trial/results 2>&1'
+	END
+	: >"$booted/trial/results"
+	timeout --kill-after=10 180 "$nspawn" -D "$booted" --register=no --keep-unit \
+		--private-network --console=pipe -b </dev/null >"$work/boot.log" 2>&1
+	cat "$booted/trial/results"
+	passed=$((passed + $(grep -c '^ok' "$booted/trial/results")))
+	failed=$((failed + $(grep -c '^FAIL' "$booted/trial/results")))
+	holds 'the boot came to its end' grep -q '^end$' "$booted/trial/results"
+fi
 
 # --- Upgrade, removal ---------------------------------------------------------------
 

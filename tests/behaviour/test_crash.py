@@ -94,8 +94,9 @@ def all_arrived_once(agent, spool, sink, accepted, kills):
                      f"{spool.sql('SELECT * FROM ledger')}"
     extra = sum(delivered.values()) - len(delivered)
     assert extra <= kills * (UNSETTLED_MAX + CONNECTIONS)
-    # Kills are random: a typical one is to cost far less than the bound.
-    assert extra <= kills * CONNECTIONS * 2 + UNSETTLED_MAX, f"{extra} came twice"
+    # Kills are random: a typical one is to cost far less than the bound, of which the
+    # first few tens of milliseconds at full speed are the worst.
+    assert extra <= kills * CONNECTIONS * 4 + UNSETTLED_MAX, f"{extra} came twice"
     look_sound(spool)
     status = agent.status()
     assert status["balanced"] and status["waiting"] == 0

@@ -1,0 +1,112 @@
+#!/bin/sh
+# What only a system that has booted can show of the unit: packaging/test-package.sh runs
+# this inside one, as root, without any network but the loopback. The package is installed
+# there and has its endpoint and keys; alice is of the group. Each test is a line,
+# "ok    SENTENCE" or "FAIL  SENTENCE", and the last line of all is "end".
+
+set -u
+spool=/var/lib/reconify-agent/spool.db
+unit=reconify-agent.service
+
+holds() {
+	sentence=$1
+	shift
+	if "$@" >/trial/said 2>&1; then
+		echo "ok    $sentence"
+	else
+		echo "FAIL  $sentence"
+		{
+			cat /trial/said
+			systemctl show -p ActiveState,Result,NRestarts,MainPID $unit
+			journalctl --no-pager -n 10 -u $unit
+		} | sed 's/^/      /'
+	fi
+}
+
+# eventually COMMAND...: for at most some 40 seconds.
+eventually() {
+	tries=200
+	until "$@"; do
+		tries=$((tries - 1))
+		[ "$tries" -gt 0 ] || return 1
+		sleep 0.2
+	done
+}
+
+state() {
+	[ "$(systemctl show -P "$1" $unit)" = "$2" ]
+}
+
+refused() {
+	! "$@"
+}
+
+main_pid() {
+	systemctl show -P MainPID $unit
+}
+
+# runs_again PID: with another process than that.
+runs_again() {
+	state ActiveState active && [ "$(main_pid)" != "$1" ]
+}
+
+log_has() {
+	journalctl --no-pager -u $unit | grep -q "$1"
+}
+
+arrives() {
+	arrived=$(find /trial/arrived -name '*.json' | wc -l)
+	runuser -u alice -- sqlite3 -batch -bail "file:$spool?mode=rw" <<-'SQL' || return 1
+		.timeout 5000
+		INSERT INTO interactions (model_id, request_body, response_body)
+		VALUES ('anthropic.claude-instant-v1', '{}', '{}');
+	SQL
+	eventually more_than "$arrived"
+}
+
+more_than() {
+	[ "$(find /trial/arrived -name '*.json' | wc -l)" -gt "$1" ]
+}
+
+mkdir /trial/arrived
+reconify-sink --listen 127.0.0.1:8080 --record /trial/arrived --quiet >/trial/sink.log 2>&1 &
+
+holds 'the service starts at boot, without a network' eventually state ActiveState active
+holds 'a record of a user of the group arrives' arrives
+holds 'systemctl status has a sentence of the agent' refused state StatusText ''
+holds 'it may be reloaded' systemctl reload $unit
+holds 'it says that it was' eventually log_has 'configuration reloaded'
+pid=$(main_pid)
+kill -KILL "$pid"
+holds 'after kill -9 it runs again' eventually runs_again "$pid"
+holds 'and a record arrives' arrives
+
+# The unit's own two minutes would make this long.
+mkdir -p /run/systemd/system/$unit.d
+printf '[Service]\nWatchdogSec=3s\nRestartSec=1s\n' >/run/systemd/system/$unit.d/quick.conf
+systemctl daemon-reload
+systemctl restart $unit
+pid=$(main_pid)
+sleep 5
+holds 'the agent that is well keeps its watchdog quiet' state MainPID "$pid"
+kill -STOP "$pid"
+holds 'one that hangs is ended and runs again' eventually runs_again "$pid"
+holds 'that was the watchdog' log_has 'Watchdog timeout'
+holds 'and a record arrives again' arrives
+holds 'the folder is 2770 still' sh -c \
+	'[ "$(stat -c "%a %U:%G" /var/lib/reconify-agent)" = "2770 reconify:reconify" ]'
+holds 'the service stops' systemctl stop $unit
+holds 'without an error' state Result success
+
+mv /etc/reconify-agent/app-key /trial/app-key
+holds 'without a key, a start does no harm' systemctl start $unit
+holds 'the service is inactive then, not failed' state ActiveState inactive
+mv /trial/app-key /etc/reconify-agent/app-key
+
+echo 'url ? nonsense' >>/etc/reconify-agent/agent.conf
+systemctl start $unit 2>/dev/null
+sleep 3
+holds 'with a wrong configuration it is not started over and over' state NRestarts 0
+holds 'and the reason is in the log' log_has 'agent.conf:'
+echo end
+systemctl poweroff
