@@ -141,7 +141,7 @@ static int compare_ids(const void *left, const void *right)
 static enum spool_status remove_delivered(struct spool *spool, struct spool_change *changes,
                                           size_t count, struct tally *tally)
 {
-	struct spool_change *some[RUN_MAX];
+	struct spool_change *some[RUN_MAX] = { NULL };
 	enum spool_status status = SPOOL_OK;
 	for (size_t at = 0; status == SPOOL_OK && at < count;) {
 		size_t taken = 0;
