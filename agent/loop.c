@@ -40,6 +40,8 @@
 #define REQUEST_SIZE 32
 #define VISITORS_MAX 16
 #define TURN_ROUNDS 8
+#define TOGETHER 8     /* answers at most before what they make due is done: a crowd that is
+                          answered together would else stay together */
 #define WATCHED_BUCKETS 512
 /* One more than transfers: the slot whose answer is being looked at is not free. */
 #define SLOTS (256 + 1)
@@ -89,7 +91,8 @@ struct loop {
 	struct slot slots[SLOTS], *free_slots;
 	uv_timer_t curl_timer, stuck_timer;
 	uv_prepare_t turn;
-	bool answered, curl_due; /* to be seen to before the loop waits again */
+	unsigned answered;
+	bool curl_due; /* to be seen to before the loop waits again */
 
 	uv_timer_t alarm, poll_timer, stop_timer, tick;
 	int recheck_file; /* a timerfd */
@@ -253,6 +256,7 @@ static void world_suspect(void *self, const char *uuid)
 /* --- Transfers ---------------------------------------------------------- */
 
 static void on_stuck_check(uv_timer_t *timer);
+static void follow_up(struct loop *loop);
 
 static curl_socket_t open_connection(void *context, curlsocktype purpose,
                                      struct curl_sockaddr *address);
@@ -278,7 +282,7 @@ static void answer_locally(struct loop *loop, void *ticket, const char *detail)
 {
 	struct answer answer = { .kind = ANSWER_LOCAL, .detail = detail };
 	ship_answered(loop->ship, ticket, &answer);
-	loop->answered = true;
+	loop->answered++;
 }
 
 struct late_answer {
@@ -349,7 +353,7 @@ static void end_transfer(struct loop *loop, CURL *easy, CURLcode code, bool stuc
 	http_result(http, code, stuck, &answer);
 	(void)curl_multi_remove_handle(loop->multi, easy);
 	ship_answered(loop->ship, http_ticket(http), &answer);
-	loop->answered = true;
+	loop->answered++;
 	give_back(loop, slot);
 	if (slot->stale) {
 		http_free(slot->http);
@@ -402,6 +406,8 @@ static void on_socket(uv_poll_t *poll, int status, int events)
 	if (events & UV_WRITABLE)
 		flags |= CURL_CSELECT_OUT;
 	act_on(watched->loop, watched->socket, flags);
+	if (watched->loop->answered >= TOGETHER)
+		follow_up(watched->loop);
 }
 
 static struct watched *start_watching(struct loop *loop, curl_socket_t socket)
@@ -497,14 +503,12 @@ static void on_curl_timer(uv_timer_t *timer)
 	act_on(timer->data, CURL_SOCKET_TIMEOUT, 0);
 }
 
-/* Once a turn, for all that came in it: answers are followed up, and what is to be
- * posted by then starts together. */
-static void on_turn(uv_prepare_t *prepare)
+/* Answers are followed up, and what is to be posted by then starts together. */
+static void follow_up(struct loop *loop)
 {
-	struct loop *loop = prepare->data;
-	for (int rounds = 0; rounds < TURN_ROUNDS && (loop->answered || loop->curl_due); rounds++) {
-		if (loop->answered) {
-			loop->answered = false;
+	for (int rounds = 0; rounds < TURN_ROUNDS && (loop->answered > 0 || loop->curl_due); rounds++) {
+		if (loop->answered > 0) {
+			loop->answered = 0;
 			ship_go_on(loop->ship);
 		}
 		if (loop->curl_due) {
@@ -513,8 +517,14 @@ static void on_turn(uv_prepare_t *prepare)
 		}
 		go_on(loop);
 	}
-	if (loop->answered || loop->curl_due)
+	if (loop->answered > 0 || loop->curl_due)
 		arm(&loop->curl_timer, on_curl_timer, 0, 0); /* others' turn, but no waiting */
+}
+
+/* Once a turn, for what came in it. */
+static void on_turn(uv_prepare_t *prepare)
+{
+	follow_up(prepare->data);
 }
 
 static int set_curl_timer(CURLM *multi, long wait, void *context)

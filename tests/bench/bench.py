@@ -276,7 +276,7 @@ class Bench:
 
     def figure_latency(self):
         """With 20 ms at the endpoint, nobody can do more than connections / latency."""
-        count = self.scaled(8000, 1600)
+        count = self.scaled(20000, 1600)
         template = self.template("latency", insert_rows(count))
         shares = {"agent": [], "lean": []}
         for _ in range(self.rounds):
@@ -311,7 +311,7 @@ class Bench:
 
     def figure_ahead(self):
         """Rows that cannot go stand before those that can."""
-        ahead, rest = self.scaled(100000, 5000), self.scaled(20000, 2000)
+        ahead, rest = self.scaled(100000, 5000), self.scaled(100000, 2000)
         plain = self.template("rest", insert_rows(rest))
         held = self.template("held", insert_rows(ahead, app="'held'"), insert_rows(rest))
         blocked = self.template("blocked", insert_rows(ahead, session="'blocked'"),
@@ -325,7 +325,7 @@ class Bench:
             free.append(self.must(self.drain(self.fresh(plain), "--timed", rest)))
             for kind, (template, arguments, more) in kinds.items():
                 results[kind].append(self.drain(self.fresh(template), "--timed", rest, *arguments,
-                                                until=20, more=more))
+                                                until=40, more=more))
         for kind in kinds:
             ratio = median([b["whole_rate"] / a["whole_rate"] for a, b in zip(free, results[kind])])
             posts = median([r["posts"] for r in results[kind]])
