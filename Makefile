@@ -45,7 +45,7 @@ Q := @
 say = @printf '  %-6s %s\n'
 endif
 
-.PHONY: all test demo bench bench-counts install uninstall clean analyze boundaries deb test-package
+.PHONY: all test demo bench bench-counts simulate-fleet install uninstall clean analyze boundaries deb test-package
 all: $(B)/reconify-agent $(B)/reconify-sink
 
 $(B)/reconify-agent: $(agent_objects)
@@ -88,7 +88,7 @@ demo: all
 
 # What it costs, against what libuv and libcurl cost by themselves; tests/bench/README.md.
 # BENCH="--quick", "--full", "--only NAME" ...
-bench_programs := $(B)/bench/endpoint $(B)/bench/poster $(B)/bench/allocations.so
+bench_programs := $(addprefix $(B)/bench/,endpoint poster allocations.so slow_sync.so)
 
 bench: all $(bench_programs)
 	$(Q)/usr/bin/python3 tests/bench/bench.py --build $(B) $(BENCH)
@@ -97,6 +97,15 @@ bench: all $(bench_programs)
 # COUNTS=--keep keeps what is measured.
 bench-counts: all $(bench_programs)
 	$(Q)/usr/bin/python3 tests/bench/counts.py --build $(B) $(COUNTS) || [ $$? -eq 77 ]
+
+# A fleet that finds its endpoint again, with the real backoff; tests/simulate/README.md.
+simulate-fleet: $(B)/simulate/fleet
+	$(Q)sh tests/simulate/fleet.sh $(B) $(SEED)
+
+$(B)/simulate/fleet: tests/simulate/fleet.c $(B)/agent/breaker.o $(B)/agent/policy.o $(B)/agent/json.o
+	$(say) LINK $@
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $$($(PKG_CONFIG) --libs libcjson) $(LDLIBS)
 
 $(B)/bench/%: tests/bench/%.c Makefile VERSION
 	$(say) BENCH $@

@@ -8,9 +8,22 @@ void breaker_init(struct breaker *breaker)
 	*breaker = (struct breaker){ .state = DESTINATION_UP, .allowance = 1, .epoch = 1 };
 }
 
+/* What the server asked for comes first, and then as much chance as ever: all that it
+ * sent away in the same second would else come back in the same second. */
 static int64_t later(int64_t now, int64_t wait, int64_t asked)
 {
-	return now + (asked > wait ? asked : wait);
+	return now + (asked > 0 ? asked : 0) + wait;
+}
+
+/* No higher than where the backoff is at its cap. */
+static void add_strain(struct breaker *breaker, const struct breaker_limits *limits)
+{
+	int64_t wait = limits->base;
+	for (unsigned i = 1; i < breaker->strain && wait < limits->cap; i++)
+		wait = wait > limits->cap / 2 ? limits->cap : wait * 2;
+	if (wait < limits->cap || breaker->strain == 0)
+		breaker->strain++;
+	breaker->calm = 0;
 }
 
 bool breaker_failed(struct breaker *breaker, const struct breaker_limits *limits,
@@ -29,13 +42,16 @@ bool breaker_failed(struct breaker *breaker, const struct breaker_limits *limits
 		return false;
 	if (was_up) {
 		breaker->failures = 0;
+		if (now - breaker->up_since >= limits->cap)
+			breaker->strain = 0; /* another outage, and not the rest of the last one */
 		breaker->state = DESTINATION_DOWN;
 	}
 	if (breaker->failures < UINT32_MAX)
 		breaker->failures++;
+	add_strain(breaker, limits);
 	int64_t wait = breaker->state == DESTINATION_HELD
 	                       ? limits->cap
-	                       : policy_backoff(breaker->failures, limits->base, limits->cap, random);
+	                       : policy_backoff(breaker->strain, limits->base, limits->cap, random);
 	breaker->next_try = later(now, wait, failure->retry_after);
 	/* Where one record alone has failed, another tells at once whose fault it is. */
 	breaker->quick_try = later(now, 0, failure->retry_after);
@@ -55,12 +71,13 @@ bool breaker_hold(struct breaker *breaker, const struct breaker_limits *limits, 
 	return news;
 }
 
-bool breaker_alive(struct breaker *breaker)
+bool breaker_alive(struct breaker *breaker, int64_t now)
 {
 	bool news = breaker->state != DESTINATION_UP;
 	breaker->state = DESTINATION_UP;
 	breaker->failures = 0;
 	if (news) {
+		breaker->up_since = now;
 		breaker->epoch++; /* who testified before may do so again */
 		breaker->allowance = 1;
 		breaker->witnesses = 0;
@@ -74,6 +91,11 @@ void breaker_succeeded(struct breaker *breaker, const struct breaker_limits *lim
 	breaker->epoch++;
 	breaker->witnesses = 0;
 	breaker->witness = 0;
+	if (breaker->strain > 0 && ++breaker->calm < BREAKER_CALM)
+		return;
+	breaker->calm = 0;
+	if (breaker->strain > 0)
+		breaker->strain--;
 	if (breaker->allowance < limits->connections)
 		breaker->allowance++;
 }

@@ -8,6 +8,10 @@
  * down. While it is down one probe at a time is sent, in turn over records, so
  * that none of them can keep it down; the first answer that shows it alive
  * brings it up, and from then on each success allows one more in flight.
+ *
+ * A whole fleet finds an endpoint again that cannot take all it has at once. So that it
+ * is not overrun by turns, coming up does not set the backoff back: success by success it
+ * is earned back, and with it the number in flight (tests/simulate shows what that does).
  */
 #ifndef AGENT_BREAKER_H
 #define AGENT_BREAKER_H
@@ -18,6 +22,7 @@
 #include "agent/report.h"
 
 #define BREAKER_WITNESSES 3
+#define BREAKER_CALM 16 /* successes that make up for one failure */
 
 struct breaker_limits {
 	unsigned connections;  /* in flight at once, at most */
@@ -29,6 +34,10 @@ struct breaker {
 	int64_t next_try;             /* while not UP: monotonic ms */
 	int64_t quick_try;            /* while DOWN on one record's word: when another may try */
 	unsigned failures;            /* since it was last known alive */
+	unsigned strain;              /* how often the backoff has doubled. BREAKER_CALM successes
+	                                 take one doubling off, being up for `cap` takes all */
+	unsigned calm;                /* successes since it last changed */
+	int64_t up_since;             /* monotonic ms */
 	unsigned allowance;           /* in flight at once, now */
 	unsigned witnesses;           /* different records that failed since the last success */
 	int64_t witness;              /* the first of them, 0: none */
@@ -43,7 +52,7 @@ struct breaker_failure {
 	                          itself: no new witness */
 	bool whole;            /* it surely concerns the destination as a whole */
 	bool alone;            /* nothing else is in flight or could be sent */
-	int64_t retry_after;   /* ms, -1: not said */
+	int64_t retry_after;   /* ms, -1: not said; the backoff comes on top */
 };
 
 /* An attempt failed. Returns true when this took the destination down. */
@@ -57,7 +66,7 @@ bool breaker_hold(struct breaker *breaker, const struct breaker_limits *limits, 
 
 /* An answer showed that the destination is there and works. Returns true when it
  * was not up before. */
-bool breaker_alive(struct breaker *breaker);
+bool breaker_alive(struct breaker *breaker, int64_t now);
 
 /* A record was delivered. Call after breaker_alive(). */
 void breaker_succeeded(struct breaker *breaker, const struct breaker_limits *limits);

@@ -331,7 +331,7 @@ static void destination_alive(struct ship *ship, const struct item *by)
 	if (!is_news(ship, by))
 		return;
 	int64_t witness = breaker_blames_witness(&ship->breaker) ? ship->breaker.witness : 0;
-	if (!breaker_alive(&ship->breaker))
+	if (!breaker_alive(&ship->breaker, flow_now(ship)))
 		return;
 	flow_say(ship, LOG_INFO, "the endpoint is available again");
 	unpark(ship);

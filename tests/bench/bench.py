@@ -113,10 +113,11 @@ class Bench:
                         f"[spool]\nmax_spool = 64G\n{more}\n")
         return path
 
-    def run(self, command, limit=600, until=None):
+    def run(self, command, limit=600, until=None, environment=None):
         """To its end, or for `until` seconds; CPU, bytes written and peak memory of it."""
         begun = time.monotonic_ns()
-        process = self.spawn(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        process = self.spawn(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                             env={**self.environment, **(environment or {})})
         peak, told = 0, False
         while True:
             with contextlib.suppress(OSError, AttributeError):
@@ -190,11 +191,12 @@ class Bench:
 
     # --- Rounds -------------------------------------------------------------
 
-    def drain(self, spool, *arguments, until=None, connections=CONNECTIONS, more=""):
+    def drain(self, spool, *arguments, until=None, connections=CONNECTIONS, more="",
+              environment=None):
         with self.endpoint(*arguments) as (url, counts):
             config = self.configure(url, connections, more)
             result = self.run([self.agent, "drain", "--config", config, "--spool", spool],
-                              until=until)
+                              until=until, environment=environment)
         return {**result, **counts, **self.rates(result, counts)}
 
     def post(self, kind, count, *arguments):
@@ -287,6 +289,37 @@ class Bench:
         self.say("20 ms latency: share of 32/latency", f"{agent:.3f} (lean {lean:.3f})", ">= 0.95",
                  agent >= 0.95)
         self.forget("latency")
+
+    def figure_storage(self):
+        """A disk whose every sync takes 200 ms: the network must go on meanwhile."""
+        count = self.scaled(6000, 2000)
+        template = self.template("storage", insert_rows(count))
+        log, syncs = self.work / "arrivals", self.work / "syncs"
+        slow_disk = {"LD_PRELOAD": str(self.build / "bench" / "slow_sync.so"), "SYNC_MS": "200",
+                     "SYNC_LOG": str(syncs)}
+        for connections in (8, CONNECTIONS):
+            ratios, during, most = [], [], 0
+            for _ in range(self.rounds):
+                syncs.unlink(missing_ok=True)
+                log.write_text("")
+                plain = self.must(self.drain(self.fresh(template), "--latency", "20",
+                                             connections=connections))
+                slow = self.must(self.drain(self.fresh(template), "--latency", "20",
+                                            "--arrivals", log, connections=connections,
+                                            environment=slow_disk))
+                ratios.append(slow["rate"] / plain["rate"])
+                came = sorted(int(line.split()[0]) for line in log.read_text().splitlines())
+                spans = [tuple(map(int, line.split())) for line in syncs.read_text().splitlines()]
+                spans = [(a, b) for a, b in spans if came[0] < a and b < came[-1]]
+                inside = sum(a <= at <= b for at in came for a, b in spans)
+                length = sum(b - a for a, b in spans)
+                during.append(inside / (length / 1e9) / slow["rate"] if length else 0)
+                most = max(most, len(spans))
+            self.say(f"each sync 200 ms, 20 ms latency, {connections} connections",
+                     f"{median(ratios):.2f} of the rate; while it syncs (up to {most} times) "
+                     f"{median(during):.2f} of that", "goes on",
+                     median(during) > 0.5 if connections == 8 else "measured")
+        self.forget("storage")
 
     def figure_backlog(self):
         """Whether what waits behind slows what goes out."""

@@ -19,12 +19,13 @@ static struct breaker fresh(void)
 {
 	struct breaker breaker;
 	breaker_init(&breaker);
+	breaker.up_since = NOW;
 	return breaker;
 }
 
 static void succeed(struct breaker *breaker)
 {
-	(void)breaker_alive(breaker);
+	(void)breaker_alive(breaker, NOW);
 	breaker_succeeded(breaker, &limits);
 }
 
@@ -153,7 +154,7 @@ static void an_answer_that_is_no_success_does_not_clear_them(void **state)
 	succeed(&breaker);
 	assert_false(testify(&breaker, 1, 0));
 	assert_false(testify(&breaker, 2, 0));
-	assert_false(breaker_alive(&breaker));
+	assert_false(breaker_alive(&breaker, NOW));
 	assert_true(testify(&breaker, 3, 0));
 }
 
@@ -249,7 +250,7 @@ static void failures_without_end_do_not_overflow(void **state)
 	assert_true(breaker_next_try(&breaker, false) <= NOW + CAP);
 }
 
-static void what_the_server_asks_to_wait_is_waited_for_when_it_is_longer(void **state)
+static void what_the_server_asks_to_wait_comes_before_the_backoff(void **state)
 {
 	const int64_t asked[] = { -1, 0, 1, 10 * BASE, 24 * 3600 * BASE };
 	(void)state;
@@ -265,7 +266,7 @@ static void what_the_server_asks_to_wait_is_waited_for_when_it_is_longer(void **
 			int64_t due = breaker_next_try(&breaker, someone == 1);
 
 			assert_true(due >= NOW + (someone == 1 ? 0 : 1) && due >= NOW + asked[i]);
-			assert_true(due <= NOW + (asked[i] > BASE ? asked[i] : BASE));
+			assert_true(due <= NOW + (asked[i] > 0 ? asked[i] : 0) + BASE);
 		}
 	}
 }
@@ -332,14 +333,21 @@ static void the_first_answer_brings_it_up_and_the_rate_starts_over(void **state)
 
 	for (int i = 0; i < 20; i++)
 		succeed(&breaker);
+	assert_int_equal(breaker_room(&breaker, &limits, 0, true, NOW), 8);
 	(void)testify(&breaker, 1, WHOLE);
-	assert_true(breaker_alive(&breaker));
-	assert_false(breaker_alive(&breaker));
+	assert_true(breaker_alive(&breaker, NOW));
+	assert_false(breaker_alive(&breaker, NOW));
 	assert_int_equal(breaker.state, DESTINATION_UP);
 	assert_int_equal(breaker.failures, 0);
-	assert_int_equal(breaker_room(&breaker, &limits, 0, true, NOW), 1);
-	breaker_succeeded(&breaker, &limits);
+	for (int i = 0; i < BREAKER_CALM; i++) {
+		assert_int_equal(breaker_room(&breaker, &limits, 0, true, NOW), 1);
+		breaker_succeeded(&breaker, &limits);
+	}
+	/* What the one failure cost is earned back: from here on one more for each. */
+	assert_int_equal(breaker.strain, 0);
 	assert_int_equal(breaker_room(&breaker, &limits, 0, true, NOW), 2);
+	breaker_succeeded(&breaker, &limits);
+	assert_int_equal(breaker_room(&breaker, &limits, 0, true, NOW), 3);
 	assert_true(breaker_next_try(&breaker, true) == INT64_MAX);
 }
 
@@ -349,7 +357,7 @@ static void coming_up_forgets_who_testified(void **state)
 	(void)state;
 
 	(void)testify(&breaker, 1, WHOLE);
-	(void)breaker_alive(&breaker);
+	(void)breaker_alive(&breaker, NOW);
 	assert_int_equal(breaker.witnesses, 0);
 	assert_true(breaker.witness == 0);
 	assert_false(testify(&breaker, 1, 0));
@@ -358,17 +366,60 @@ static void coming_up_forgets_who_testified(void **state)
 	assert_true(testify(&breaker, 3, 0));
 }
 
-static void an_outage_begins_its_backoff_anew(void **state)
+static void a_failure_soon_after_coming_up_goes_on_with_the_backoff(void **state)
 {
 	struct breaker breaker = fresh();
 	(void)state;
 
 	for (int i = 1; i < 30; i++)
 		(void)testify(&breaker, i, WHOLE);
-	(void)breaker_alive(&breaker);
-	(void)testify(&breaker, 31, WHOLE);
+	(void)breaker_alive(&breaker, NOW);
+	(void)testify_at(&breaker, 31, WHOLE, NOW + CAP - 1, CAP - 1);
+	assert_int_equal(breaker.failures, 1); /* of this outage */
+	assert_true(breaker_next_try(&breaker, false) == NOW + CAP - 1 + CAP);
+}
+
+static void successes_earn_the_backoff_back_one_doubling_at_a_time(void **state)
+{
+	struct breaker breaker = fresh();
+	(void)state;
+
+	for (int i = 0; i < 4; i++)
+		(void)testify(&breaker, i, WHOLE);
+	(void)breaker_alive(&breaker, NOW);
+	for (int i = 0; i < 2 * BREAKER_CALM; i++)
+		breaker_succeeded(&breaker, &limits);
+	assert_int_equal(breaker_room(&breaker, &limits, 0, true, NOW), 3);
+	/* Four failures less two, and this one. */
+	(void)testify_at(&breaker, 31, WHOLE, NOW, 4 * BASE - 1);
+	assert_true(breaker_next_try(&breaker, false) == NOW + 4 * BASE);
+}
+
+static void what_was_up_for_as_long_as_the_cap_begins_its_backoff_anew(void **state)
+{
+	struct breaker breaker = fresh();
+	(void)state;
+
+	for (int i = 1; i < 30; i++)
+		(void)testify(&breaker, i, WHOLE);
+	(void)breaker_alive(&breaker, NOW);
+	(void)testify_at(&breaker, 31, WHOLE, NOW + CAP, UINT64_MAX);
 	assert_int_equal(breaker.failures, 1);
-	assert_true(breaker_next_try(&breaker, false) <= NOW + BASE);
+	assert_true(breaker_next_try(&breaker, false) <= NOW + CAP + BASE);
+}
+
+static void at_the_cap_failures_add_nothing_that_must_be_earned_back(void **state)
+{
+	struct breaker breaker = fresh();
+	(void)state;
+
+	for (int i = 1; i < 1000; i++)
+		(void)testify(&breaker, i, WHOLE);
+	(void)breaker_alive(&breaker, NOW);
+	for (int i = 0; i < 10 * BREAKER_CALM; i++)
+		breaker_succeeded(&breaker, &limits);
+	assert_int_equal(breaker.strain, 0);
+	assert_int_equal(breaker_room(&breaker, &limits, 0, true, NOW), 8);
 }
 
 /* ---------------------------------------------------------------------- Held */
@@ -402,7 +453,7 @@ static void held_is_news_only_once_and_from_whatever_state(void **state)
 
 	assert_true(breaker_hold(&breaker, &limits, NOW, 5));
 	assert_false(breaker_hold(&breaker, &limits, NOW, 5));
-	(void)breaker_alive(&breaker);
+	(void)breaker_alive(&breaker, NOW);
 	(void)testify(&breaker, 1, ALONE);
 	assert_true(breaker_hold(&breaker, &limits, NOW, 5));
 	assert_int_equal(breaker.failures, 1);
@@ -419,7 +470,7 @@ static void a_probe_that_fails_while_held_leaves_it_held(void **state)
 	assert_int_equal(breaker.state, DESTINATION_HELD);
 	assert_true(breaker_next_try(&breaker, true) >= NOW + CAP + CAP - CAP / 10);
 	assert_true(breaker_next_try(&breaker, true) <= NOW + CAP + CAP);
-	assert_true(breaker_alive(&breaker));
+	assert_true(breaker_alive(&breaker, NOW));
 	assert_int_equal(breaker.state, DESTINATION_UP);
 }
 
@@ -477,12 +528,12 @@ static void in_any_order_of_events_its_promises_hold(void **state)
 				breaker_try_now(&breaker, now);
 				break;
 			default:
-				assert_int_equal(breaker_alive(&breaker), !was_up);
+				assert_int_equal(breaker_alive(&breaker, NOW), !was_up);
 				breaker_succeeded(&breaker, &limits);
 				assert_true(breaker.epoch > epoch);
 			}
 			if (breaker.state == DESTINATION_HELD && (random >> 8) % 3 == 0)
-				(void)breaker_alive(&breaker);
+				(void)breaker_alive(&breaker, NOW);
 
 			bool up = breaker.state == DESTINATION_UP;
 			int64_t due = breaker_next_try(&breaker, false);
@@ -517,13 +568,16 @@ int main(void)
 		cmocka_unit_test(while_down_one_at_a_time_is_sent_and_only_when_it_is_due),
 		cmocka_unit_test(each_failed_probe_puts_the_next_one_further_off_up_to_the_cap),
 		cmocka_unit_test(failures_without_end_do_not_overflow),
-		cmocka_unit_test(what_the_server_asks_to_wait_is_waited_for_when_it_is_longer),
+		cmocka_unit_test(what_the_server_asks_to_wait_comes_before_the_backoff),
 		cmocka_unit_test(while_one_record_alone_is_to_blame_another_may_try_at_once),
 		cmocka_unit_test(a_second_witness_ends_that_privilege),
 		cmocka_unit_test(a_person_may_have_it_tried_now),
 		cmocka_unit_test(the_first_answer_brings_it_up_and_the_rate_starts_over),
 		cmocka_unit_test(coming_up_forgets_who_testified),
-		cmocka_unit_test(an_outage_begins_its_backoff_anew),
+		cmocka_unit_test(a_failure_soon_after_coming_up_goes_on_with_the_backoff),
+		cmocka_unit_test(successes_earn_the_backoff_back_one_doubling_at_a_time),
+		cmocka_unit_test(what_was_up_for_as_long_as_the_cap_begins_its_backoff_anew),
+		cmocka_unit_test(at_the_cap_failures_add_nothing_that_must_be_earned_back),
 		cmocka_unit_test(held_waits_for_the_longest_interval_less_a_tenth_at_most),
 		cmocka_unit_test(held_is_news_only_once_and_from_whatever_state),
 		cmocka_unit_test(a_probe_that_fails_while_held_leaves_it_held),
