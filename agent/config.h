@@ -1,5 +1,5 @@
-/* The configuration: text -> struct config. Parsing is pure; reading the file
- * and the keys' files are separate steps.
+/* The configuration: text -> struct config. Parsing (config.c) is pure; reading the file
+ * and the keys' files (config_file.c) are separate steps.
  *
  * Checked whole before anything acts on it: a bad configuration must never
  * touch a spool. No error and no listing ever shows a key.
