@@ -120,6 +120,14 @@ static const struct key keys[] = {
 };
 #define KEY_COUNT (sizeof(keys) / sizeof(keys[0]))
 
+/* Where a value came from that is not a default: told by its place in the struct config,
+ * which stays where it is. */
+struct config_origin {
+	const void *place;
+	unsigned line;        /* of the configuration's file; 0: from `variable` */
+	const char *variable; /* static */
+};
+
 /* ------------------------------------------------------------------- parsing */
 
 struct parser {
@@ -253,14 +261,24 @@ static void set_text(void *target, size_t offset, const char *value)
 	*text = copy(value);
 }
 
+static void note_origin(struct config *config, const void *place, unsigned line,
+                        const char *variable)
+{
+	size_t room = (config->origin_count + 1) * sizeof(*config->origins);
+
+	config->origins = must(realloc(config->origins, room));
+	config->origins[config->origin_count++] = (struct config_origin){ place, line, variable };
+}
+
 static bool refuse(struct parser *parser, const struct key *key, const char *why)
 {
 	return fail(parser, "%s: %s; right would be %s", key->name, why, key->right);
 }
 
+static const char *const levels[] = { "error", "warning", "info", "debug" };
+
 static bool set_value(struct parser *parser, const struct key *key, const char *value)
 {
-	static const char *const levels[] = { "error", "warning", "info", "debug" };
 	char *place = (char *)parser->target + key->offset;
 	const char *wrong;
 	int64_t number;
@@ -441,6 +459,7 @@ static int take_key(void *user, const char *section, const char *name, const cha
 			return fail(parser, "%s has a tab inside its value; right would be %s", name,
 			            *keys[i].right != '\0' ? keys[i].right : "a file's name");
 		parser->key_lines[i] = parser->line;
+		note_origin(parser->config, (char *)parser->target + keys[i].offset, parser->line, NULL);
 		return set_value(parser, &keys[i], value);
 	}
 	return fail_unknown_key(parser, name);
@@ -670,6 +689,7 @@ static bool apply_environment_key(struct parser *parser, const char *variable,
 	*key = copy(value);
 	free(*key_file);
 	*key_file = NULL;
+	note_origin(parser->config, key, 0, variable);
 	return true;
 }
 
@@ -688,6 +708,7 @@ static bool apply_environment(struct parser *parser,
 		if (wrong != NULL)
 			return fail(parser, "%s; right would be %s", wrong, keys[0].right);
 		set_text(config, offsetof(struct config, url), environment->endpoint);
+		note_origin(config, &config->url, 0, "RECONIFY_ENDPOINT");
 	}
 	return apply_environment_key(parser, "RECONIFY_APP_KEY", environment->app_key,
 	                             &config->apps[0].app_key, &config->apps[0].app_key_file) &&
@@ -790,6 +811,125 @@ bool config_parse(const char *text, size_t size, const char *file,
 	return true;
 }
 
+void config_set_spool(struct config *config, const char *path)
+{
+	set_text(config, offsetof(struct config, spool_path), path);
+	note_origin(config, &config->spool_path, 0, "--spool");
+}
+
+/* --------------------------------------------------------------- description */
+
+/* The largest unit that leaves a whole number. */
+static char *number_in_words(int64_t number, const int64_t factors[3], const char *units)
+{
+	for (size_t i = 0; i < 3; i++)
+		if (number != 0 && number % factors[i] == 0)
+			return sentence("%lld%c", (long long)(number / factors[i]), units[i]);
+	return sentence("%lld", (long long)number);
+}
+
+/* An address without what may be a secret: the password before the host, and a query. */
+static char *masked_address(const char *address)
+{
+	const char *host = strstr(address, "://"), *query = strchr(address, '?');
+	size_t size = query != NULL ? (size_t)(query - address) : strlen(address);
+	const char *at;
+
+	host = host != NULL ? host + 3 : address;
+	at = strcspn(host, "/?#") > 0 ? memrchr(host, '@', strcspn(host, "/?#")) : NULL;
+	if (at != NULL)
+		return sentence("%.*s****%.*s%s", (int)(host - address), address,
+		                (int)(address + size - at), at, query != NULL ? "?****" : "");
+	return sentence("%.*s%s", (int)size, address, query != NULL ? "?****" : "");
+}
+
+static char *value_in_words(const struct key *key, const void *place)
+{
+	static const int64_t spans[] = { HOUR, MINUTE, SECOND }, sizes[] = { GIB, MIB, KIB };
+	const char *text;
+
+	switch (key->kind) {
+	case VALUE_DURATION:
+		return number_in_words(*(const int64_t *)place, spans, "hms");
+	case VALUE_SIZE:
+		return number_in_words(*(const int64_t *)place, sizes, "GMK");
+	case VALUE_COUNT:
+		return sentence("%u", *(const unsigned *)place);
+	case VALUE_WHEN_FULL:
+		return copy(*(const enum config_when_full *)place == WHEN_FULL_REJECT ? "reject"
+		                                                                      : "drop-oldest");
+	case VALUE_LOG_LEVEL:
+		return copy(levels[*(const enum config_log_level *)place]);
+	case VALUE_URL:
+	case VALUE_PROXY:
+	case VALUE_FILE:
+	case VALUE_PATH:
+	case VALUE_KEY:
+	case VALUE_KEY_FILE:
+	case VALUE_VERSION:
+		break;
+	}
+	text = *(char *const *)place;
+	if (text == NULL)
+		return copy("");
+	if (key->kind == VALUE_KEY)
+		return copy("****");
+	return key->kind == VALUE_URL || key->kind == VALUE_PROXY ? masked_address(text) : copy(text);
+}
+
+/* `target` is what the section's keys are set in. */
+static void describe_key(const struct config *config, const struct key *key, const void *target,
+                         const char *section,
+                         void (*each)(void *context, const struct config_item *item),
+                         void *context)
+{
+	const void *place = (const char *)target + key->offset;
+	const struct config_origin *origin = NULL;
+	char *value, *words;
+	struct config_item item;
+
+	for (size_t i = 0; i < config->origin_count; i++)
+		if (config->origins[i].place == place)
+			origin = &config->origins[i]; /* the last one stands */
+	if (key->kind == VALUE_KEY && origin == NULL)
+		return;
+	if (key->kind == VALUE_KEY_FILE && *(char *const *)place == NULL)
+		return;
+	value = value_in_words(key, place);
+	words = origin == NULL          ? copy("default")
+	        : origin->line == 0     ? copy(origin->variable)
+	                                : sentence("%s:%u", config->file, origin->line);
+	item = (struct config_item){ section, key->name, value, words, origin != NULL };
+	each(context, &item);
+	free(value);
+	free(words);
+}
+
+void config_describe(const struct config *config,
+                     void (*each)(void *context, const struct config_item *item),
+                     void *context)
+{
+	for (enum section section = SECTION_ENDPOINT; section < SECTION_COUNT; section++) {
+		bool app = section == SECTION_APP, format = section == SECTION_FORMAT;
+		size_t count = app ? config->app_count : format ? config->format_count : 1;
+
+		for (size_t i = 0; i < count; i++) {
+			const void *target = app      ? (const void *)&config->apps[i]
+			                     : format ? (const void *)&config->formats[i]
+			                              : config;
+			char *title = app || format
+			                  ? sentence("%s %s", section_names[section],
+			                             app ? config->apps[i].name : config->formats[i].name)
+			                  : copy(section_names[section]);
+
+			for (size_t k = 0; k < KEY_COUNT; k++)
+				if (keys[k].section == section)
+					describe_key(config, &keys[k], target, title, each, context);
+			free(title);
+		}
+	}
+}
+
 /* ------------------------------------------------------------------ look-ups */
 
 static bool is_called(const char *own, const char *name, size_t size)
@@ -839,5 +979,6 @@ void config_free(struct config *config)
 	free(config->client_cert);
 	free(config->client_key);
 	free(config->spool_path);
+	free(config->origins);
 	free(config);
 }
