@@ -306,6 +306,8 @@ static void check_spool(struct findings *findings, const struct config *config)
 {
 	struct spool_error error;
 	struct spool_ledger ledger;
+	if (access(config->spool_path, F_OK) == 0)
+		check_folder(findings, config); /* before an opening and closing takes files away */
 	struct spool *spool = spool_open(config->spool_path, SPOOL_READ, config->max_record, &error);
 	if (spool == NULL) {
 		add(findings, WRONG, status_exit_code(error.status), "%s", error.sentence);
@@ -329,7 +331,6 @@ static void check_spool(struct findings *findings, const struct config *config)
 		check_fill(findings, &ledger);
 	}
 	spool_close(spool);
-	check_folder(findings, config);
 }
 
 /* --- The endpoint ------------------------------------------------------- */

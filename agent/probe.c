@@ -72,6 +72,8 @@ static enum probe_step step_of(CURL *easy, CURLcode code, const struct probe *pr
 {
 	long proxy_code = 0;
 	(void)curl_easy_getinfo(easy, CURLINFO_HTTP_CONNECTCODE, &proxy_code);
+	if (code != CURLE_OK && proxy_code >= 300)
+		return PROBE_PROXY;
 	switch (code) {
 	case CURLE_OK:
 		return PROBE_DONE;
@@ -79,6 +81,13 @@ static enum probe_step step_of(CURL *easy, CURLcode code, const struct probe *pr
 		return PROBE_PROXY_NAME;
 	case CURLE_COULDNT_RESOLVE_HOST:
 		return PROBE_NAME;
+	case CURLE_COULDNT_CONNECT:
+	case CURLE_INTERFACE_FAILED:
+		return PROBE_TCP;
+	case CURLE_PROXY:
+		return PROBE_PROXY;
+	case CURLE_OPERATION_TIMEDOUT:
+		return probe->name_ms == 0 ? PROBE_NAME : probe->address[0] == '\0' ? PROBE_TCP : PROBE_TLS;
 	case CURLE_PEER_FAILED_VERIFICATION:
 	case CURLE_SSL_CACERT_BADFILE:
 	case CURLE_SSL_ISSUER_ERROR:
@@ -90,9 +99,7 @@ static enum probe_step step_of(CURL *easy, CURLcode code, const struct probe *pr
 	case CURLE_BAD_FUNCTION_ARGUMENT:
 		return PROBE_SETUP;
 	default:
-		if (probe->connect_ms == 0)
-			return probe->name_ms > 0 || code != CURLE_OPERATION_TIMEDOUT ? PROBE_TCP : PROBE_NAME;
-		return proxy_code >= 300 || code == CURLE_PROXY ? PROBE_PROXY : PROBE_TLS;
+		return PROBE_TLS;
 	}
 }
 
