@@ -338,12 +338,16 @@ static int act_import(const struct call *call)
 
 #define FILTERS "abouS"
 #define FILTERS_HELP                                                                        \
-	"  --app NAME, --session S, --user ID (a user_id or an e-mail address)\n"            \
+	"  --app NAME     of this app\n"                                                      \
+	"  --session S    of this session\n"                                                  \
+	"  --user ID      of this person: a user_id or an e-mail address\n"                    \
 	"  --before TIME  inserted before a time, such as 2026-11-23 or 2026-11-23T12:30Z\n"  \
 	"  --older AGE    inserted longer ago than 30s, 5m, 2h, 90d\n"
 #define REASON_HELP                                                                         \
 	"  --reason CODE  dead letters of this reason, such as unprocessable\n"
 
+/* The completions read the help: "  --OPTION VALUE  what" begins the line of each option,
+ * and VALUE says what is to be offered for it. */
 static const struct command commands[] = {
 	{ "init", act_init, "", "", "creates the spool, or brings an older one up to date",
 	  "May be repeated. The folder must be there; the file gets mode 0660 and, from root, the\n"
@@ -371,11 +375,13 @@ static const struct command commands[] = {
 	{ "show", act_show, "", "ID", "the bytes that would be posted for a record, keys masked",
 	  "For a dead letter, the reason and the server's words go to standard error.\n" },
 	{ "retry", act_retry, "Ar" FILTERS, "[ID...]", "lets dead letters wait again",
-	  "  --all          all dead letters; or those of\n" FILTERS_HELP REASON_HELP
+	  "  --all          all dead letters, where no IDs and no filters are given\n" FILTERS_HELP
+	  REASON_HELP
 	  "They keep their id and uuid, and begin with no attempts. A running agent sends them at\n"
 	  "once. An ID that is no dead letter's is named (exit 65), the others are done.\n" },
 	{ "discard", act_discard, "Ary" FILTERS, "[ID...]", "takes dead letters away, undelivered",
-	  "  --all          all dead letters; or those of\n" FILTERS_HELP REASON_HELP
+	  "  --all          all dead letters, where no IDs and no filters are given\n" FILTERS_HELP
+	  REASON_HELP
 	  "  --yes          does not ask; needed where there is no terminal\n"
 	  "By its ID also a record that waits. Counted in the ledger as discarded. An ID that\n"
 	  "there is not is named (exit 65), the others are done. A request that is under way may\n"
