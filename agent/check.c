@@ -142,11 +142,9 @@ static bool is_reachable(const char *path)
 	char *real = realpath(path, NULL);
 	bool reachable = true;
 	struct stat about;
-	for (char *slash = real; reachable && slash != NULL && (slash = strrchr(real, '/')) != NULL;) {
-		slash[slash == real ? 1 : 0] = '\0';
-		reachable = stat(real, &about) != 0 || (about.st_mode & S_IXOTH) != 0;
-		if (slash == real)
-			break;
+	for (char *folder = real; reachable && folder != NULL && strcmp(folder, "/") != 0;) {
+		folder = dirname(folder);
+		reachable = stat(folder, &about) != 0 || (about.st_mode & S_IXOTH) != 0;
 	}
 	free(real);
 	return reachable;
@@ -297,7 +295,7 @@ static void check_fill(struct findings *findings, const struct spool_ledger *led
 		return;
 	add(findings, REMARK, 0, "spool: %d %% of max_spool is taken (%s): 'reconify-agent status' says "
 	    "why records wait",
-	    (int)(ledger->bytes / (ledger->max_spool / 100)),
+	    (int)((double)ledger->bytes * 100 / (double)ledger->max_spool),
 	    ledger->drop_oldest ? "beyond it, the oldest records are dropped"
 	                        : "beyond it, inserts fail");
 }
