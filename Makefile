@@ -124,19 +124,29 @@ analyze: $(B)/generated/schema_sql.h
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/reconify-agent \
-	    $(DESTDIR)$(PREFIX)/share/man/man1
+	    $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5 \
+	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+	    $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 	install -m 755 $(B)/reconify-agent $(B)/reconify-sink $(DESTDIR)$(PREFIX)/bin
 	install -m 644 schema/spool.sql schema/README.md packaging/agent.conf \
 	    $(DESTDIR)$(PREFIX)/share/reconify-agent
 	cp -R packaging/examples $(DESTDIR)$(PREFIX)/share/reconify-agent/
-	install -m 644 packaging/man/reconify-agent.1 packaging/man/reconify-sink.1 \
-	    $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 packaging/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 packaging/man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5
+	install -m 644 packaging/completions/bash/reconify-agent \
+	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	install -m 644 packaging/completions/zsh/_reconify-agent \
+	    $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/reconify-agent $(DESTDIR)$(PREFIX)/bin/reconify-sink
 	rm -rf $(DESTDIR)$(PREFIX)/share/reconify-agent
 	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/reconify-agent.1 \
-	    $(DESTDIR)$(PREFIX)/share/man/man1/reconify-sink.1
+	    $(DESTDIR)$(PREFIX)/share/man/man1/reconify-sink.1 \
+	    $(DESTDIR)$(PREFIX)/share/man/man5/reconify-agent.conf.5 \
+	    $(DESTDIR)$(PREFIX)/share/man/man5/reconify-spool.5 \
+	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions/reconify-agent \
+	    $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_reconify-agent
 
 deb:
 	$(Q)sh packaging/deb.sh

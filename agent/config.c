@@ -1,4 +1,4 @@
-/* The configuration: reads the INI text, the environment and the keys' files.
+/* The configuration: parses the INI text and the environment's values.
  *
  * The whole text is checked before anything acts on it, and the first thing
  * that is wrong is told with its line and what would be right. libinih splits
@@ -8,27 +8,16 @@
  */
 #include "agent/config.h"
 
-#include "agent/address.h"
-#include <errno.h>
-#include <fcntl.h>
 #include <ini.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <strings.h>
-#include <sys/stat.h>
-#include <sysexits.h>
-#include <unistd.h>
 
+#include "agent/address.h"
+#include "agent/config_internal.h"
 #include "agent/json.h"
 
-#define FILE_BYTES_MAX (1024 * 1024)
 /* libinih's buffer is 200 bytes with the line's end and a NUL; what is longer
  * it would read as two lines. */
 #define LINE_BYTES_MAX 198
 #define NAME_BYTES_MAX 128
-#define KEY_BYTES_MAX 4096
 #define VERSION_BYTES_MAX 32
 
 #define KIB INT64_C(1024)
@@ -131,6 +120,14 @@ static const struct key keys[] = {
 };
 #define KEY_COUNT (sizeof(keys) / sizeof(keys[0]))
 
+/* Where a value came from that is not a default: told by its place in the struct config,
+ * which stays where it is. */
+struct config_origin {
+	const void *place;
+	unsigned line;        /* of the configuration's file; 0: from `variable` */
+	const char *variable; /* static */
+};
+
 /* ------------------------------------------------------------------- parsing */
 
 struct parser {
@@ -147,37 +144,6 @@ struct parser {
 	                                  that there are several of start anew with it */
 	size_t lines_given, lines_taken; /* lines with a key: to libinih, and back */
 };
-
-/* The program restarts safely at any moment, so there is nothing better to do
- * without memory than to end. */
-static void *must(void *memory)
-{
-	if (memory == NULL) {
-		static const char sentence[] = "reconify-agent: no memory for the configuration\n";
-		ssize_t ignored = write(STDERR_FILENO, sentence, sizeof(sentence) - 1);
-
-		(void)ignored;
-		_exit(EX_TEMPFAIL);
-	}
-	return memory;
-}
-
-static char *copy(const char *text)
-{
-	return must(strdup(text));
-}
-
-__attribute__((format(printf, 1, 2))) static char *sentence(const char *format, ...)
-{
-	va_list arguments;
-	char *text = NULL;
-
-	va_start(arguments, format);
-	if (vasprintf(&text, format, arguments) < 0)
-		text = NULL;
-	va_end(arguments);
-	return must(text);
-}
 
 /* Notes what is wrong at the parser's place. Always false, for `return`. */
 __attribute__((format(printf, 2, 3))) static bool fail(struct parser *parser,
@@ -197,27 +163,6 @@ __attribute__((format(printf, 2, 3))) static bool fail(struct parser *parser,
 	                    ? sentence("%s: %s", parser->file, what)
 	                    : sentence("%s:%u: %s", parser->file, parser->line, what);
 	free(what);
-	return false;
-}
-
-static void wipe(char *secret)
-{
-	if (secret != NULL) {
-		explicit_bzero(secret, strlen(secret));
-		free(secret);
-	}
-}
-
-static bool is_control(char c)
-{
-	return (unsigned char)c < 0x20 || c == 0x7f;
-}
-
-static bool has_control(const char *text, size_t size)
-{
-	for (size_t i = 0; i < size; i++)
-		if (is_control(text[i]))
-			return true;
 	return false;
 }
 
@@ -316,14 +261,24 @@ static void set_text(void *target, size_t offset, const char *value)
 	*text = copy(value);
 }
 
+static void note_origin(struct config *config, const void *place, unsigned line,
+                        const char *variable)
+{
+	size_t room = (config->origin_count + 1) * sizeof(*config->origins);
+
+	config->origins = must(realloc(config->origins, room));
+	config->origins[config->origin_count++] = (struct config_origin){ place, line, variable };
+}
+
 static bool refuse(struct parser *parser, const struct key *key, const char *why)
 {
 	return fail(parser, "%s: %s; right would be %s", key->name, why, key->right);
 }
 
+static const char *const levels[] = { "error", "warning", "info", "debug" };
+
 static bool set_value(struct parser *parser, const struct key *key, const char *value)
 {
-	static const char *const levels[] = { "error", "warning", "info", "debug" };
 	char *place = (char *)parser->target + key->offset;
 	const char *wrong;
 	int64_t number;
@@ -504,6 +459,7 @@ static int take_key(void *user, const char *section, const char *name, const cha
 			return fail(parser, "%s has a tab inside its value; right would be %s", name,
 			            *keys[i].right != '\0' ? keys[i].right : "a file's name");
 		parser->key_lines[i] = parser->line;
+		note_origin(parser->config, (char *)parser->target + keys[i].offset, parser->line, NULL);
 		return set_value(parser, &keys[i], value);
 	}
 	return fail_unknown_key(parser, name);
@@ -733,6 +689,7 @@ static bool apply_environment_key(struct parser *parser, const char *variable,
 	*key = copy(value);
 	free(*key_file);
 	*key_file = NULL;
+	note_origin(parser->config, key, 0, variable);
 	return true;
 }
 
@@ -751,6 +708,7 @@ static bool apply_environment(struct parser *parser,
 		if (wrong != NULL)
 			return fail(parser, "%s; right would be %s", wrong, keys[0].right);
 		set_text(config, offsetof(struct config, url), environment->endpoint);
+		note_origin(config, &config->url, 0, "RECONIFY_ENDPOINT");
 	}
 	return apply_environment_key(parser, "RECONIFY_APP_KEY", environment->app_key,
 	                             &config->apps[0].app_key, &config->apps[0].app_key_file) &&
@@ -853,242 +811,121 @@ bool config_parse(const char *text, size_t size, const char *file,
 	return true;
 }
 
-/* -------------------------------------------------------------------- files */
-
-/* $CREDENTIALS_DIRECTORY, or NULL where the variable is of no use. */
-static const char *credentials_folder(void)
+void config_set_spool(struct config *config, const char *path)
 {
-	const char *folder = getenv("CREDENTIALS_DIRECTORY");
-
-	return folder != NULL && *folder == '/' ? folder : NULL;
+	set_text(config, offsetof(struct config, spool_path), path);
+	note_origin(config, &config->spool_path, 0, "--spool");
 }
 
-/* `name` in the folder of the file `beside`. */
-static char *path_beside(const char *beside, const char *name)
-{
-	const char *slash = strrchr(beside, '/');
+/* --------------------------------------------------------------- description */
 
-	return slash == NULL ? copy(name)
-	                     : sentence("%.*s%s", (int)(slash + 1 - beside), beside, name);
+/* The largest unit that leaves a whole number. */
+static char *number_in_words(int64_t number, const int64_t factors[3], const char *units)
+{
+	for (size_t i = 0; i < 3; i++)
+		if (number != 0 && number % factors[i] == 0)
+			return sentence("%lld%c", (long long)(number / factors[i]), units[i]);
+	return sentence("%lld", (long long)number);
 }
 
-/* Makes a relative path one that can be opened: in $CREDENTIALS_DIRECTORY where
- * it is there, else beside the configuration. */
-static void resolve(const struct config *config, char **path)
+/* An address without what may be a secret: the password before the host, and a query. */
+static char *masked_address(const char *address)
 {
-	const char *folder = credentials_folder();
-	char *resolved = NULL;
+	const char *host = strstr(address, "://"), *query = strchr(address, '?');
+	size_t size = query != NULL ? (size_t)(query - address) : strlen(address);
+	const char *at;
 
-	if (*path == NULL || **path == '/')
+	host = host != NULL ? host + 3 : address;
+	at = strcspn(host, "/?#") > 0 ? memrchr(host, '@', strcspn(host, "/?#")) : NULL;
+	if (at != NULL)
+		return sentence("%.*s****%.*s%s", (int)(host - address), address,
+		                (int)(address + size - at), at, query != NULL ? "?****" : "");
+	return sentence("%.*s%s", (int)size, address, query != NULL ? "?****" : "");
+}
+
+static char *value_in_words(const struct key *key, const void *place)
+{
+	static const int64_t spans[] = { HOUR, MINUTE, SECOND }, sizes[] = { GIB, MIB, KIB };
+	const char *text;
+
+	switch (key->kind) {
+	case VALUE_DURATION:
+		return number_in_words(*(const int64_t *)place, spans, "hms");
+	case VALUE_SIZE:
+		return number_in_words(*(const int64_t *)place, sizes, "GMK");
+	case VALUE_COUNT:
+		return sentence("%u", *(const unsigned *)place);
+	case VALUE_WHEN_FULL:
+		return copy(*(const enum config_when_full *)place == WHEN_FULL_REJECT ? "reject"
+		                                                                      : "drop-oldest");
+	case VALUE_LOG_LEVEL:
+		return copy(levels[*(const enum config_log_level *)place]);
+	case VALUE_URL:
+	case VALUE_PROXY:
+	case VALUE_FILE:
+	case VALUE_PATH:
+	case VALUE_KEY:
+	case VALUE_KEY_FILE:
+	case VALUE_VERSION:
+		break;
+	}
+	text = *(char *const *)place;
+	if (text == NULL)
+		return copy("");
+	if (key->kind == VALUE_KEY)
+		return copy("****");
+	return key->kind == VALUE_URL || key->kind == VALUE_PROXY ? masked_address(text) : copy(text);
+}
+
+/* `target` is what the section's keys are set in. */
+static void describe_key(const struct config *config, const struct key *key, const void *target,
+                         const char *section,
+                         void (*each)(void *context, const struct config_item *item),
+                         void *context)
+{
+	const void *place = (const char *)target + key->offset;
+	const struct config_origin *origin = NULL;
+	char *value, *words;
+	struct config_item item;
+
+	for (size_t i = 0; i < config->origin_count; i++)
+		if (config->origins[i].place == place)
+			origin = &config->origins[i]; /* the last one stands */
+	if (key->kind == VALUE_KEY && origin == NULL)
 		return;
-	if (folder != NULL) {
-		resolved = sentence("%s/%s", folder, *path);
-		if (access(resolved, F_OK) != 0) {
-			free(resolved);
-			resolved = NULL;
-		}
-	}
-	if (resolved == NULL && config->file != NULL)
-		resolved = path_beside(config->file, *path);
-	if (resolved != NULL) {
-		free(*path);
-		*path = resolved;
-	}
+	if (key->kind == VALUE_KEY_FILE && *(char *const *)place == NULL)
+		return;
+	value = value_in_words(key, place);
+	words = origin == NULL          ? copy("default")
+	        : origin->line == 0     ? copy(origin->variable)
+	                                : sentence("%s:%u", config->file, origin->line);
+	item = (struct config_item){ section, key->name, value, words, origin != NULL };
+	each(context, &item);
+	free(value);
+	free(words);
 }
 
-/* Reads at most `room` bytes. Returns how many, or -1 with errno. */
-static ssize_t read_whole(int descriptor, char *buffer, size_t room)
+void config_describe(const struct config *config,
+                     void (*each)(void *context, const struct config_item *item),
+                     void *context)
 {
-	size_t size = 0;
+	for (enum section section = SECTION_ENDPOINT; section < SECTION_COUNT; section++) {
+		bool app = section == SECTION_APP, format = section == SECTION_FORMAT;
+		size_t count = app ? config->app_count : format ? config->format_count : 1;
 
-	while (size < room) {
-		ssize_t got = read(descriptor, buffer + size, room - size);
+		for (size_t i = 0; i < count; i++) {
+			const void *target = app      ? (const void *)&config->apps[i]
+			                     : format ? (const void *)&config->formats[i]
+			                              : config;
+			char *title = app || format
+			                  ? sentence("%s %s", section_names[section],
+			                             app ? config->apps[i].name : config->formats[i].name)
+			                  : copy(section_names[section]);
 
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			return -1;
-		if (got == 0)
-			break;
-		size += (size_t)got;
-	}
-	return (ssize_t)size;
-}
-
-int config_read(const char *file, struct config **out, char **error)
-{
-	const struct config_environment environment = { getenv("RECONIFY_ENDPOINT"),
-		                                            getenv("RECONIFY_APP_KEY"),
-		                                            getenv("RECONIFY_API_KEY") };
-	const char *name = file != NULL ? file : CONFIG_DEFAULT_FILE;
-	int descriptor, code = EX_CONFIG;
-	char *text = NULL;
-	ssize_t size;
-
-	*out = NULL;
-	*error = NULL;
-	descriptor = open(name, O_RDONLY | O_CLOEXEC);
-	if (descriptor < 0 && file == NULL && (errno == ENOENT || errno == ENOTDIR))
-		return config_parse(NULL, 0, "", &environment, out, error) ? EX_OK : EX_CONFIG;
-	if (descriptor < 0 && (errno == ENOENT || errno == ENOTDIR)) {
-		*error = sentence("%s: there is no such configuration file; name the right one with "
-		                  "--config, or write it (an example comes with the program)", name);
-		return EX_NOINPUT;
-	}
-	if (descriptor < 0) {
-		code = errno == EACCES || errno == EPERM ? EX_NOPERM : EX_NOINPUT;
-		*error = code == EX_NOPERM
-		             ? sentence("%s: this user may not read the configuration file; give it "
-		                        "the right to, or run as the agent's user", name)
-		             : sentence("%s: the configuration file cannot be opened: %s", name,
-		                        strerror(errno));
-		return code;
-	}
-	text = must(malloc(FILE_BYTES_MAX + 1));
-	size = read_whole(descriptor, text, FILE_BYTES_MAX + 1);
-	if (size < 0) {
-		code = errno == EISDIR ? EX_NOINPUT : EX_IOERR;
-		*error = errno == EISDIR
-		             ? sentence("%s: this is a folder; right would be the configuration "
-		                        "file in it", name)
-		             : sentence("%s: the configuration file cannot be read: %s", name,
-		                        strerror(errno));
-	} else if (size > FILE_BYTES_MAX) {
-		*error = sentence("%s: the file is larger than 1 MB, so it is not a configuration; "
-		                  "right would be the file that the agent came with", name);
-	} else if (config_parse(text, (size_t)size, name, &environment, out, error)) {
-		resolve(*out, &(*out)->ca_file);
-		resolve(*out, &(*out)->client_cert);
-		resolve(*out, &(*out)->client_key);
-		code = EX_OK;
-	}
-	explicit_bzero(text, FILE_BYTES_MAX + 1);
-	free(text);
-	close(descriptor);
-	return code;
-}
-
-/* Reads one key's file. Returns the key; or NULL with in `*why` what is wrong
- * with the file, or NULL there too when there is no such file. */
-static char *read_key(const char *path, char **why)
-{
-	char buffer[KEY_BYTES_MAX + 3];
-	/* Not blocking: a FIFO in the file's place must not hang the daemon. */
-	int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	struct stat status;
-	char *key = NULL;
-	ssize_t got = 0;
-	size_t size;
-
-	*why = NULL;
-	if (descriptor < 0) {
-		if (errno == EACCES || errno == EPERM)
-			*why = sentence("%s may not be read by this user", path);
-		else if (errno != ENOENT && errno != ENOTDIR)
-			*why = sentence("%s cannot be opened: %s", path, strerror(errno));
-		return NULL;
-	}
-	if (fstat(descriptor, &status) != 0)
-		*why = sentence("%s cannot be read: %s", path, strerror(errno));
-	else if (S_ISDIR(status.st_mode))
-		*why = sentence("%s is a folder, not a file with the key", path);
-	else if (!S_ISREG(status.st_mode))
-		*why = sentence("%s is not a regular file", path);
-	else if ((got = read_whole(descriptor, buffer, sizeof(buffer))) < 0)
-		*why = sentence("%s cannot be read: %s", path, strerror(errno));
-	close(descriptor);
-	if (*why != NULL)
-		return NULL;
-	size = (size_t)got;
-	if (size > 0 && buffer[size - 1] == '\n') {
-		size--;
-		if (size > 0 && buffer[size - 1] == '\r')
-			size--;
-	}
-	if (size > KEY_BYTES_MAX)
-		*why = sentence("%s is larger than 4 KB, so it holds no key", path);
-	else if (size == 0 || strspn(buffer, " ") >= size)
-		*why = sentence("%s is empty", path);
-	else if (has_control(buffer, size))
-		*why = sentence("%s has a control character or more than one line; only the key may "
-		                "stand in it", path);
-	else if (!json_is_utf8(buffer, size))
-		*why = sentence("%s is not valid UTF-8, so it holds no key", path);
-	else
-		key = must(strndup(buffer, size));
-	explicit_bzero(buffer, sizeof(buffer));
-	return key;
-}
-
-void config_key_places(const struct config *config, const char *file, char *places[2])
-{
-	const char *folder = credentials_folder();
-
-	places[0] = places[1] = NULL;
-	if (*file == '/')
-		places[0] = copy(file);
-	else if (folder != NULL)
-		places[0] = sentence("%s/%s", folder, file);
-	if (*file != '/' && config->file != NULL)
-		places[1] = path_beside(config->file, file);
-}
-
-/* Finds the key of `app` in its file. Returns NULL when it is known now, else a
- * sentence that says why not. */
-static char *load_key(const struct config *config, const struct config_app *app,
-                      const char *what, char **key, const char *file)
-{
-	char *places[2], *why = NULL, *missing = NULL;
-
-	if (file == NULL && *key != NULL)
-		return NULL;
-	wipe(*key);
-	*key = NULL;
-	if (file == NULL && strcmp(app->name, "default") == 0)
-		return sentence("no %s: set the variable %s, or write a configuration", what,
-		                strcmp(what, "app_key") == 0 ? "RECONIFY_APP_KEY" : "RECONIFY_API_KEY");
-	if (file == NULL)
-		return sentence("no %s: set %s_file under [app %s]", what, what, app->name);
-	config_key_places(config, file, places);
-	for (size_t i = 0; i < 2 && *key == NULL && why == NULL; i++)
-		if (places[i] != NULL)
-			*key = read_key(places[i], &why);
-	if (*key == NULL && why != NULL)
-		missing = sentence("no %s: %s", what, why);
-	else if (*key == NULL && places[0] != NULL && places[1] != NULL)
-		missing = sentence("no %s: there is neither %s nor %s", what, places[0], places[1]);
-	else if (*key == NULL)
-		missing = sentence("no %s: there is no %s", what,
-		                   places[0] != NULL ? places[0] : places[1] != NULL ? places[1] : file);
-	free(places[0]);
-	free(places[1]);
-	free(why);
-	return missing;
-}
-
-void config_load_keys(struct config *config)
-{
-	struct config_app *first = &config->apps[0];
-
-	if (config->file != NULL || credentials_folder() != NULL) {
-		if (first->app_key == NULL && first->app_key_file == NULL)
-			first->app_key_file = copy("app-key");
-		if (first->api_key == NULL && first->api_key_file == NULL)
-			first->api_key_file = copy("api-key");
-	}
-	for (size_t i = 0; i < config->app_count; i++) {
-		struct config_app *app = &config->apps[i];
-		char *app_missing =
-		    load_key(config, app, "app_key", &app->app_key, app->app_key_file);
-		char *api_missing =
-		    load_key(config, app, "api_key", &app->api_key, app->api_key_file);
-
-		free(app->missing);
-		app->missing = app_missing != NULL ? app_missing : api_missing;
-		if (app_missing != NULL && api_missing != NULL) {
-			app->missing = sentence("%s; %s", app_missing, api_missing);
-			free(app_missing);
-			free(api_missing);
+			for (size_t k = 0; k < KEY_COUNT; k++)
+				if (keys[k].section == section)
+					describe_key(config, &keys[k], target, title, each, context);
+			free(title);
 		}
 	}
 }
@@ -1142,5 +979,6 @@ void config_free(struct config *config)
 	free(config->client_cert);
 	free(config->client_key);
 	free(config->spool_path);
+	free(config->origins);
 	free(config);
 }

@@ -1,5 +1,5 @@
-/* The configuration: text -> struct config. Parsing is pure; reading the file
- * and the keys' files are separate steps.
+/* The configuration: text -> struct config. Parsing (config.c) is pure; reading the file
+ * and the keys' files (config_file.c) are separate steps.
  *
  * Checked whole before anything acts on it: a bad configuration must never
  * touch a spool. No error and no listing ever shows a key.
@@ -51,6 +51,18 @@ struct config {
 	size_t app_count;
 	struct config_format formats[CONFIG_FORMATS_MAX];
 	size_t format_count;
+	struct config_origin *origins; /* of what is not a default; config_describe() tells them */
+	size_t origin_count;
+};
+
+/* One key as it is in force. All is borrowed for the call it is handed to. */
+struct config_item {
+	const char *section; /* as the file has it: "endpoint", "app sales" */
+	const char *key;
+	const char *value;   /* in the form that the file takes, but masked where it is a secret:
+	                        a key is "****", as are a query and a password within an address */
+	const char *origin;  /* "FILE:LINE", the environment's variable, "--spool" or "default" */
+	bool given;          /* not a default */
 };
 
 /* The values of the environment's variables that take precedence; NULL: unset.
@@ -78,6 +90,9 @@ bool config_parse(const char *text, size_t size, const char *file,
  * key files. */
 int config_read(const char *file, struct config **out, char **error);
 
+/* Puts the option --spool over what was configured. */
+void config_set_spool(struct config *config, const char *path);
+
 /* Reads the key files of all apps: relative ones from $CREDENTIALS_DIRECTORY,
  * then from beside the configuration file. A trailing newline (LF or CRLF) is
  * not part of a key. A key that cannot be had leaves the app with `missing`
@@ -85,6 +100,13 @@ int config_read(const char *file, struct config **out, char **error);
  * and api-key where nothing else is given. May be called again, to read the
  * files anew. */
 void config_load_keys(struct config *config);
+
+/* Hands every key to `each`, with its value and where that came from, in the order of
+ * the example configuration. An app shows of its two ways to give a key the one that is
+ * in use. The names of files are as the configuration has them ready to open. */
+void config_describe(const struct config *config,
+                     void (*each)(void *context, const struct config_item *item),
+                     void *context);
 
 /* Where a key's file of that name is looked for, in this order: malloc'd paths, NULL
  * where there is none. */

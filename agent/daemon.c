@@ -63,16 +63,8 @@ int daemon_configure(const struct daemon_call *call, struct config **config, cha
 	int code = config_read(call->config_file, config, error);
 	if (code != EX_OK)
 		return code;
-	if (call->spool_path != NULL) {
-		char *path = strdup(call->spool_path);
-		if (path == NULL) {
-			config_free(*config);
-			*error = NULL;
-			return EX_OSERR;
-		}
-		free((*config)->spool_path);
-		(*config)->spool_path = path;
-	}
+	if (call->spool_path != NULL)
+		config_set_spool(*config, call->spool_path);
 	if (!follow_link(*config)) {
 		config_free(*config);
 		*error = NULL;

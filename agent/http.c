@@ -199,7 +199,7 @@ struct http *http_new(const struct config *config, const struct http_sockets *so
 	*error = "libcurl refused an option; it may be built without TLS, or a file that [endpoint] "
 	         "names cannot be used";
 	if (!set_security(http->easy, config) || !set_transfer(http, config) ||
-	    !set_sockets(http->easy, sockets) || (!is_https(config) && !pin_localhost(http))) {
+	    (sockets != NULL && !set_sockets(http->easy, sockets)) || (!is_https(config) && !pin_localhost(http))) {
 		http_free(http);
 		return NULL;
 	}

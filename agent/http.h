@@ -27,8 +27,8 @@ struct http_sockets {
 };
 
 /* A handle for many POSTs, one after another, to the configured endpoint, that
- * http_owner() tells apart from others. `config` and `sockets` are borrowed only
- * during the call. NULL: no memory, or a file that the configuration names cannot be
+ * http_owner() tells apart from others. `config` and `sockets` (NULL: libcurl's own)
+ * are borrowed only during the call. NULL: no memory, or a file that the configuration names cannot be
  * used; `*error` is then a sentence (static). */
 struct http *http_new(const struct config *config, const struct http_sockets *sockets,
                       void *owner, const char **error);

@@ -107,12 +107,9 @@ static bool print_json(const struct spool_found *found, bool dead, FILE *out)
 		     add_number(json, "http_status", &found->http_status) &&
 		     add_number(json, "attempts", &found->attempts) &&
 		     add_number(json, "died_at", &found->died_at);
-	char *line = ok ? cJSON_PrintUnformatted(json) : NULL;
-	if (line != NULL)
-		(void)fprintf(out, "%s\n", line);
+	ok = ok && words_print_json(out, json);
 	cJSON_Delete(json);
-	free(line);
-	return line != NULL;
+	return ok;
 }
 
 /* One page into `out`; `*from` is where the next one begins. SPOOL_END: that was all. */

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +24,7 @@
 
 struct call {
 	struct daemon_call daemon;
-	bool json, progress;
+	bool json, progress, keys, send;
 	int64_t wait;
 	struct selection selection;
 	char **arguments; /* what is not an option */
@@ -158,10 +159,20 @@ static int act_list(const struct call *call)
 static int act_check(const struct call *call)
 {
 	struct config *config;
+	if (call->keys && call->send)
+		return complain(EX_USAGE, "check: --keys or --send, not both");
+	if (call->selection.filter.app != NULL && !call->send)
+		return complain(EX_USAGE, "check: --app says whose keys --send tries: add --send");
 	int code = configure(call, &config);
 	if (code != EX_OK)
 		return code;
-	code = check_all(config, stdout);
+	(void)signal(SIGPIPE, SIG_IGN); /* a server that hangs up is a finding */
+	if (call->keys)
+		check_keys(config, stdout);
+	else if (call->send)
+		code = check_send(config, call->selection.filter.app, stdout);
+	else
+		code = check_all(config, stdout);
 	config_free(config);
 	return code;
 }
@@ -327,12 +338,16 @@ static int act_import(const struct call *call)
 
 #define FILTERS "abouS"
 #define FILTERS_HELP                                                                        \
-	"  --app NAME, --session S, --user ID (a user_id or an e-mail address)\n"            \
+	"  --app NAME     of this app\n"                                                      \
+	"  --session S    of this session\n"                                                  \
+	"  --user ID      of this person: a user_id or an e-mail address\n"                    \
 	"  --before TIME  inserted before a time, such as 2026-11-23 or 2026-11-23T12:30Z\n"  \
 	"  --older AGE    inserted longer ago than 30s, 5m, 2h, 90d\n"
 #define REASON_HELP                                                                         \
 	"  --reason CODE  dead letters of this reason, such as unprocessable\n"
 
+/* The completions read the help: "  --OPTION VALUE  what" begins the line of each option,
+ * and VALUE says what is to be offered for it. */
 static const struct command commands[] = {
 	{ "init", act_init, "", "", "creates the spool, or brings an older one up to date",
 	  "May be repeated. The folder must be there; the file gets mode 0660 and, from root, the\n"
@@ -360,11 +375,13 @@ static const struct command commands[] = {
 	{ "show", act_show, "", "ID", "the bytes that would be posted for a record, keys masked",
 	  "For a dead letter, the reason and the server's words go to standard error.\n" },
 	{ "retry", act_retry, "Ar" FILTERS, "[ID...]", "lets dead letters wait again",
-	  "  --all          all dead letters; or those of\n" FILTERS_HELP REASON_HELP
+	  "  --all          all dead letters, where no IDs and no filters are given\n" FILTERS_HELP
+	  REASON_HELP
 	  "They keep their id and uuid, and begin with no attempts. A running agent sends them at\n"
 	  "once. An ID that is no dead letter's is named (exit 65), the others are done.\n" },
 	{ "discard", act_discard, "Ary" FILTERS, "[ID...]", "takes dead letters away, undelivered",
-	  "  --all          all dead letters; or those of\n" FILTERS_HELP REASON_HELP
+	  "  --all          all dead letters, where no IDs and no filters are given\n" FILTERS_HELP
+	  REASON_HELP
 	  "  --yes          does not ask; needed where there is no terminal\n"
 	  "By its ID also a record that waits. Counted in the ledger as discarded. An ID that\n"
 	  "there is not is named (exit 65), the others are done. A request that is under way may\n"
@@ -386,8 +403,15 @@ static const struct command commands[] = {
 	  "imported before, or is there, is passed over, also after its delivery. A line that is\n"
 	  "refused is named with its number (exit 65); the others are imported. Exit 75: the spool\n"
 	  "is full. To import all of it again is always safe.\n" },
-	{ "check", act_check, "", "", "finds what is wrong; changes and sends nothing",
-	  "One line a finding, worst first. Exit 0: nothing is wrong.\n" },
+	{ "check", act_check, "akP", "", "finds what is wrong; changes and sends nothing",
+	  "  --keys         only the configuration: each key, its value, where it came from\n"
+	  "  --send         only posts one test record with the keys of each app\n"
+	  "  --app NAME     of this app alone\n"
+	  "One line a finding, worst first: configuration, keys, spool, clock, and the endpoint as far\n"
+	  "as it can be seen without sending anything. Exit 0: nothing is wrong, else the code of\n"
+	  "the worst. The record of --send is marked as a test, never in the spool, and stays in the\n"
+	  "account. Its exit: 0 delivered; 65 rejected; 69 unavailable; 78 the keys or the url\n"
+	  "refused.\n" },
 	{ "schema", act_schema, "", "", "prints the spool's schema", "" },
 };
 #define COMMAND_COUNT (sizeof commands / sizeof commands[0])
@@ -470,6 +494,7 @@ static int perform(const struct command *command, int argc, char **argv)
 		{ "config", required_argument, NULL, 'c' }, { "spool", required_argument, NULL, 's' },
 		{ "help", no_argument, NULL, 'h' },         { "json", no_argument, NULL, 'j' },
 		{ "progress", no_argument, NULL, 'p' },     { "wait", required_argument, NULL, 'w' },
+		{ "keys", no_argument, NULL, 'k' },         { "send", no_argument, NULL, 'P' },
 		{ "app", required_argument, NULL, SELECT_APP },
 		{ "all", no_argument, NULL, SELECT_ALL },
 		{ "before", required_argument, NULL, SELECT_BEFORE },
@@ -512,6 +537,12 @@ static int perform(const struct command *command, int argc, char **argv)
 			break;
 		case 'p':
 			call.progress = true;
+			break;
+		case 'k':
+			call.keys = true;
+			break;
+		case 'P':
+			call.send = true;
 			break;
 		default:
 			wrong = selection_take(&call.selection, letter, optarg, wall_ms());

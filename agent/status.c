@@ -10,6 +10,7 @@
 
 #include "agent/client.h"
 #include "agent/lock.h"
+#include "agent/words.h"
 
 int status_exit_code(enum spool_status status)
 {
@@ -308,9 +309,7 @@ bool status_print_json(const struct status *status, FILE *out)
 		ok = cJSON_AddStringToObject(apps, report->apps[i].name,
 		                             report->apps[i].held ? "held" : "up") != NULL;
 	ok = ok && cJSON_AddStringToObject(json, "storage", status->live ? report->storage : "") != NULL;
-	char *text = ok ? cJSON_PrintUnformatted(json) : NULL;
-	ok = text != NULL && fprintf(out, "%s\n", text) > 0;
-	free(text);
+	ok = ok && words_print_json(out, json);
 	cJSON_Delete(json);
 	return ok;
 }

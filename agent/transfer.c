@@ -69,12 +69,9 @@ static bool print_found(struct spool *spool, bool dead, FILE *out)
 		if (!ok)
 			cJSON_Delete(member);
 	}
-	char *line = ok ? cJSON_PrintUnformatted(json) : NULL;
-	if (line != NULL)
-		(void)fprintf(out, "%s\n", line);
+	ok = ok && words_print_json(out, json);
 	cJSON_Delete(json);
-	free(line);
-	return line != NULL;
+	return ok;
 }
 
 /* One batch into `out`; `*from` is where the next one begins. SPOOL_END: that was all. */

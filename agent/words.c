@@ -2,6 +2,7 @@
 #include "agent/words.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -84,6 +85,12 @@ void words_cell(FILE *out, struct text text, int width)
 	(void)fprintf(out, "%*s", width - taken, "");
 }
 
+void words_line(FILE *out, const char *text)
+{
+	bool all;
+	(void)write_characters(out, (struct text){ text, strlen(text) }, INT_MAX, &all);
+}
+
 const char *words_span(int64_t ms, char into[WORDS_SHORT])
 {
 	int64_t seconds = ms / 1000;
@@ -162,6 +169,45 @@ cJSON *words_to_json(struct text text, bool blob)
 		return NULL;
 	}
 	return object;
+}
+
+/* How many bytes of JSON at `at` must not reach a terminal as they are: one character,
+ * or 0. It can stand within strings alone. */
+static size_t escaped_size(const unsigned char *at)
+{
+	if (at[0] == 0x7f)
+		return 1;
+	if (at[0] == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0)
+		return 2; /* C1 */
+	if (at[0] != 0xe2)
+		return 0;
+	bool turns = at[1] == 0x80 && (at[2] == 0x8e || at[2] == 0x8f || /* U+200E, U+200F */
+	                               (at[2] >= 0xa8 && at[2] <= 0xae)); /* U+2028 to U+202E */
+	bool isolates = at[1] == 0x81 && at[2] >= 0xa6 && at[2] <= 0xa9;  /* U+2066 to U+2069 */
+	return turns || isolates ? 3 : 0;
+}
+
+bool words_print_json(FILE *out, const cJSON *json)
+{
+	char *text = cJSON_PrintUnformatted(json);
+	if (text == NULL)
+		return false;
+	const char *from = text, *at = text;
+	for (; *at != '\0'; at++) {
+		if ((unsigned char)*at < 0x7f)
+			continue;
+		size_t size = escaped_size((const unsigned char *)at);
+		if (size == 0)
+			continue;
+		(void)fwrite(from, 1, (size_t)(at - from), out);
+		(void)fprintf(out, "\\u%04x", character_value(at, size));
+		from = at + size;
+		at += size - 1;
+	}
+	(void)fwrite(from, 1, (size_t)(at - from), out);
+	(void)fputc('\n', out);
+	free(text);
+	return true;
 }
 
 static int hex_digit(char digit)

@@ -16,6 +16,9 @@
  * text reads "-". */
 void words_cell(FILE *out, struct text text, int width);
 
+/* Likewise the whole of it. */
+void words_line(FILE *out, const char *text);
+
 #define WORDS_SHORT 24
 
 /* A span of time such as "59s", "5m", "23h", "999d", "6y"; "-" where it is below 0. */
@@ -28,6 +31,11 @@ const char *words_bytes(int64_t bytes, char into[WORDS_SHORT]);
  * null for a NULL text. `blob`: {"blob": "..."} and {"blob_hex": "..."}, so that the
  * two can be told apart. NULL: no memory. */
 cJSON *words_to_json(struct text text, bool blob);
+
+/* Prints `json` on one line, with a line's end. cJSON leaves some characters as they are
+ * that a terminal obeys (DEL, C1) or that turn the reading of a line round: these stand
+ * escaped. False: no memory; what could not be written shows in ferror(). */
+bool words_print_json(FILE *out, const cJSON *json);
 
 /* The way back: decodes `json` into memory of its own (`*owned`, to be freed) where
  * that is needed, and tells whether it was a BLOB. False: it is none of the forms

@@ -123,7 +123,7 @@ mkdir -p "$work" build/roots
 # --- The package by itself ----------------------------------------------------------
 
 references_aside() {
-	mandoc -T lint packaging/man/*.1 2>/dev/null | grep -v 'referenced manual not found'
+	mandoc -T lint packaging/man/*.[15] 2>/dev/null | grep -v 'referenced manual not found'
 }
 
 same_from_another_folder() {

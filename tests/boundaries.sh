@@ -42,8 +42,10 @@ own() {
 
 only 'sqlite3(ext)?\.h' 'spool/[^:]*' 'only spool/ knows SQLite'
 only 'uv(/.*)?\.h' 'agent/loop\.c' 'only agent/loop.c knows libuv'
-only 'curl/.*\.h' 'agent/(http\.[ch]|loop\.c)' 'only agent/http and agent/loop.c know libcurl'
+only 'curl/.*\.h' 'agent/(http\.[ch]|loop\.c|probe\.c)' \
+	'only agent/http, agent/loop.c and agent/probe.c know libcurl'
 only 'ini\.h' 'agent/config\.c' 'only agent/config.c knows libinih'
+only 'agent/config_internal\.h' 'agent/config(_file)?\.c' 'config_internal.h is the configuration'"'"'s own'
 only 'microhttpd\.h' 'agent/sink\.c' 'only agent/sink.c knows libmicrohttpd'
 only 'agent/.*' 'agent/[^:]*' 'spool/ knows nothing above it'
 never 'agent/ship\.[ch]' '(uv|sqlite3|curl/.*)\.h|agent/(http|loop)\.h' \

@@ -5,6 +5,7 @@ are valid for so long that a test may set the clock.
 """
 
 import collections
+import datetime
 import pathlib
 import subprocess
 
@@ -84,6 +85,8 @@ class Certificates:
         self.good = authority.issue("good")
         self.wrong_name = authority.issue("wrong-name", "DNS:elsewhere.invalid,IP:192.0.2.1")
         self.expired = authority.issue("expired", end="20010101000000Z")
+        soon = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=5)
+        self.ends_soon = authority.issue("ends-soon", end=soon.strftime("%Y%m%d%H%M%SZ"))
         self.not_yet_valid = authority.issue("not-yet-valid", start="20980101000000Z")
         self.unknown_issuer = stranger.issue("unknown-issuer")
         self.client = authority.issue("client", names=None, usage="clientAuth")

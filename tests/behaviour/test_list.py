@@ -73,6 +73,23 @@ def test_a_producers_words_are_not_obeyed_by_a_terminal(agent, spool):
     assert listed(agent)[1]["model_id"] == {"text_hex": "ff00fe"}
 
 
+def test_no_json_has_a_character_that_a_terminal_obeys(agent, spool, sink):
+    text = "a\x1b\x7fb\x80\x9b\x9fc\xa0\u200e\u2028\u202e\u2069\u2018\U0001f600"
+    for app in ("default", "x" + text):
+        spool.add(session=text, model_id=text, request_body=text, app=app)
+    sink.restart(script="422")
+    agent.drain()
+    spool.add(session=text, model_id=text, request_body=text)
+    for command in (["list"], ["list", "--dead"], ["export"], ["export", "--dead"], ["status"]):
+        result = agent.command(*command, *(["--json"] if command[0] != "export" else []))
+        assert result.returncode == 0 and result.stdout.endswith("}\n")
+        obeyed = {*map(chr, range(32)), *map(chr, range(0x7f, 0xa0)), *"\u200e\u2028\u202e\u2069"}
+        assert not obeyed & set(result.stdout.replace("\n", "")), command
+        for line in result.stdout.splitlines():
+            row = json.loads(line)
+            assert command[0] == "status" or row["session"] == row["model_id"] == text
+
+
 def test_the_filters_narrow_each_other(agent, spool, sink):
     spool.add_many([
         {"session": "1", "user_id": "anna"}, {"session": "01", "user_id": "anna"},

@@ -1300,30 +1300,73 @@ static void the_example_configuration_is_the_defaults(void **state)
 	config_free(config);
 }
 
-static void the_example_configuration_has_every_key(void **state)
+struct seen {
+	char text[8192];
+	size_t size;
+};
+
+static void see(void *context, const struct config_item *item)
 {
-	static const char *const names[] = {
-		"url", "timeout", "connections", "memory", "proxy", "ca_file", "client_cert",
-		"client_key", "app_key_file", "api_key_file", "version", "path", "max_spool",
-		"max_record", "when_full", "base", "cap", "max_attempts", "level",
-	};
-	FILE *file = fopen("packaging/agent.conf", "rb");
-	static char text[32768];
+	struct seen *seen = context;
+
+	seen->size += (size_t)snprintf(seen->text + seen->size, sizeof(seen->text) - seen->size,
+	                               "[%s] %s=%s (%s%s)\n", item->section, item->key, item->value,
+	                               item->origin, item->given ? "" : "!");
+}
+
+static void assert_described(const struct config *config, const char *line)
+{
+	static struct seen seen;
+
+	seen.size = 0;
+	config_describe(config, see, &seen);
+	if (strstr(seen.text, line) == NULL)
+		fail_msg("'%s' is not in:\n%s", line, seen.text);
+}
+
+static void each_value_is_told_with_where_it_came_from(void **state)
+{
+	static const char text[] = "[endpoint]\nurl = https://host/a?token=SECRET\n"
+	                           "timeout = 90s\nproxy = http://user:SECRET@proxy:1\n"
+	                           "[app b]\napp_key = SECRET\napi_key_file = f\n"
+	                           "[spool]\nmax_spool = 1048577\n";
+	const struct config_environment environment = { NULL, "SECRET", NULL };
+	static struct seen seen;
+	struct config *config;
+	char *error;
 
 	(void)state;
-	if (file == NULL) {
-		print_message("there is no packaging/agent.conf below the current folder\n");
-		skip();
-	}
-	text[fread(text, 1, sizeof(text) - 1, file)] = '\0';
-	fclose(file);
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		char line[64];
+	assert_true(config_parse(text, sizeof(text) - 1, "F", &environment, &config, &error));
+	config_set_spool(config, "/elsewhere");
+	assert_described(config, "[endpoint] url=https://host/a?**** (F:2)\n");
+	assert_described(config, "[endpoint] timeout=90s (F:3)\n");
+	assert_described(config, "[endpoint] proxy=http://****@proxy:1 (F:4)\n");
+	assert_described(config, "[endpoint] memory=64M (default!)\n");
+	assert_described(config, "[app default] app_key=**** (RECONIFY_APP_KEY)\n");
+	assert_described(config, "[app b] app_key=**** (F:6)\n");
+	assert_described(config, "[app b] api_key_file=f (F:7)\n");
+	assert_described(config, "[spool] path=/elsewhere (--spool)\n");
+	assert_described(config, "[spool] max_spool=1048577 (F:9)\n");
+	assert_described(config, "[retry] cap=5m (default!)\n");
+	config_describe(config, see, &seen);
+	assert_null(strstr(seen.text, "SECRET"));
+	config_free(config);
+}
 
-		snprintf(line, sizeof(line), "\n#%s =", names[i]);
-		if (strstr(text, line) == NULL)
-			fail_msg("%s is missing", names[i]);
-	}
+static void the_environment_is_named_where_it_goes_before_the_file(void **state)
+{
+	static const char text[] = "[endpoint]\nurl = https://one/\n[app default]\napp_key = k\n"
+	                           "api_key_file = f\n";
+	const struct config_environment environment = { "https://two/", "k", "k" };
+	struct config *config;
+	char *error;
+
+	(void)state;
+	assert_true(config_parse(text, sizeof(text) - 1, "F", &environment, &config, &error));
+	assert_described(config, "[endpoint] url=https://two/ (RECONIFY_ENDPOINT)\n");
+	assert_described(config, "[app default] app_key=**** (RECONIFY_APP_KEY)\n"
+	                         "[app default] api_key=**** (RECONIFY_API_KEY)\n[spool]");
+	config_free(config);
 }
 
 #define WITH_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
@@ -1383,7 +1426,8 @@ int main(void)
 		WITH_FOLDER(what_is_not_a_file_in_a_keys_place_is_named),
 		WITH_FOLDER(keys_can_be_loaded_again),
 		cmocka_unit_test(the_example_configuration_is_the_defaults),
-		cmocka_unit_test(the_example_configuration_has_every_key),
+		cmocka_unit_test(each_value_is_told_with_where_it_came_from),
+		cmocka_unit_test(the_environment_is_named_where_it_goes_before_the_file),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
