@@ -118,6 +118,13 @@ $(B)/bench/%.so: tests/bench/%.c Makefile
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -shared $(LDFLAGS) -o $@ $<
 
+# Programs that make things fail inside the process; tests/torture/*.py run them.
+$(B)/torture/%: tests/torture/%.c $(agent_parts) $(B)/tests/torture/shim.o Makefile
+	$(say) TEST $@
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(agent_parts) \
+	    $(B)/tests/torture/shim.o $$($(PKG_CONFIG) --libs $(agent_libs)) $(LDLIBS)
+
 analyze: $(B)/generated/schema_sql.h
 	$(Q)cppcheck --quiet --std=c11 --enable=warning,portability,performance \
 	    --inline-suppr --error-exitcode=1 -I. -I$(B)/generated -DRECONIFY_VERSION='""' agent spool
@@ -156,5 +163,7 @@ test-package:
 
 clean:
 	rm -rf build
+
+.SECONDARY: $(B)/tests/torture/shim.o
 
 -include $(shell find $(B)/agent $(B)/spool $(B)/tests $(B)/bench -name '*.d' -type f 2>/dev/null)
