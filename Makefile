@@ -125,6 +125,23 @@ $(B)/torture/%: tests/torture/%.c $(agent_parts) $(B)/tests/torture/shim.o Makef
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(agent_parts) \
 	    $(B)/tests/torture/shim.o $$($(PKG_CONFIG) --libs $(agent_libs)) $(LDLIBS)
 
+# The flow over a spool that is a model in memory, behind spool.h; and over the real one.
+model_parts := $(filter-out $(B)/spool/%,$(filter $(patsubst %,$(B)/agent/%.o,ship claim job \
+    roster breaker policy payload json config address report),$(agent_parts))) $(B)/spool/record.o
+
+$(B)/torture/simulation: tests/torture/simulation.c $(B)/tests/torture/store_model.o $(model_parts)
+	$(say) TEST $@
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $^ \
+	    $$($(PKG_CONFIG) --libs libcjson inih) $(LDLIBS)
+
+$(B)/torture/simulation_real: tests/torture/simulation.c $(B)/tests/torture/store_sqlite.o \
+    $(agent_parts)
+	$(say) TEST $@
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $^ \
+	    $$($(PKG_CONFIG) --libs $(agent_libs)) $(LDLIBS)
+
 analyze: $(B)/generated/schema_sql.h
 	$(Q)cppcheck --quiet --std=c11 --enable=warning,portability,performance \
 	    --inline-suppr --error-exitcode=1 -I. -I$(B)/generated -DRECONIFY_VERSION='""' agent spool

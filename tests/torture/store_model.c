@@ -1,0 +1,326 @@
+/* The spool as a model in memory: what spool.h promises, without SQLite, so that a life of
+ * days takes a millisecond. It fails at any call, and loses in a power cut what was settled
+ * since the last sync. See store.h. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/torture/store.h"
+#include "tests/torture/tally.h"
+
+#define KEPT_MAX 2048
+
+struct kept {
+	enum store_state state;
+	unsigned attempts;
+};
+
+struct books {
+	struct kept rows[KEPT_MAX + 1]; /* by id */
+	int64_t accepted, delivered, dead, discarded, removed;
+};
+
+struct text_row {
+	char uuid[RECORD_UUID_SIZE + 1], app[16], session[16], request[64], response[64];
+};
+
+struct store {
+	struct text_row texts[KEPT_MAX + 1];
+	int64_t last;
+	struct books now, synced;
+	char path[32];
+	unsigned spoilt;
+	uint64_t dice;
+};
+
+struct spool {
+	struct store *store;
+	struct spool_error error;
+};
+
+struct store *store_new(void)
+{
+	struct store *store = calloc(1, sizeof *store);
+	if (store == NULL)
+		exit(71);
+	(void)snprintf(store->path, sizeof store->path, "%p", (void *)store);
+	store->dice = 1;
+	return store;
+}
+
+void store_free(struct store *store)
+{
+	free(store);
+}
+
+const char *store_path(const struct store *store)
+{
+	return store->path;
+}
+
+static void sync_all(struct store *store)
+{
+	memcpy(store->synced.rows, store->now.rows,
+	       ((size_t)store->last + 1) * sizeof store->now.rows[0]);
+	store->synced.accepted = store->now.accepted;
+	store->synced.delivered = store->now.delivered;
+	store->synced.dead = store->now.dead;
+	store->synced.discarded = store->now.discarded;
+	store->synced.removed = store->now.removed;
+}
+
+void store_insert(struct store *store, const struct store_row *row)
+{
+	if (store->last == KEPT_MAX)
+		exit(70);
+	struct text_row *texts = &store->texts[++store->last];
+	(void)snprintf(texts->uuid, sizeof texts->uuid, "%s", row->uuid);
+	(void)snprintf(texts->app, sizeof texts->app, "%s", row->app);
+	(void)snprintf(texts->session, sizeof texts->session, "%s", row->session);
+	(void)snprintf(texts->request, sizeof texts->request, "%s", row->request);
+	(void)snprintf(texts->response, sizeof texts->response, "%s", row->response);
+	store->now.rows[store->last] = (struct kept){ .state = STORE_WAITING };
+	store->now.accepted++;
+	sync_all(store);
+}
+
+enum store_state store_look(struct store *store, int64_t id)
+{
+	return store->now.rows[id].state;
+}
+
+bool store_take(struct store *store, int64_t id, bool removed)
+{
+	if (store->now.rows[id].state != STORE_WAITING)
+		return false;
+	store->now.rows[id].state = STORE_GONE;
+	if (removed)
+		store->now.removed++;
+	else
+		store->now.discarded++;
+	sync_all(store);
+	return true;
+}
+
+bool store_revive(struct store *store, int64_t id)
+{
+	if (store->now.rows[id].state != STORE_DEAD)
+		return false;
+	store->now.rows[id] = (struct kept){ .state = STORE_WAITING };
+	store->now.dead--;
+	sync_all(store);
+	return true;
+}
+
+void store_spoil(struct store *store, unsigned in_a_thousand, uint64_t seed)
+{
+	store->spoilt = in_a_thousand;
+	store->dice = tally_seed(seed);
+}
+
+void store_cut(struct store *store)
+{
+	store->now = store->synced;
+}
+
+bool store_balanced(struct store *store)
+{
+	const struct books *books = &store->now;
+	int64_t waiting = 0, dead = 0;
+	for (int64_t id = 1; id <= store->last; id++) {
+		waiting += books->rows[id].state == STORE_WAITING;
+		dead += books->rows[id].state == STORE_DEAD;
+	}
+	return dead == books->dead && books->accepted == books->delivered + books->dead +
+	                                      books->discarded + books->removed + waiting;
+}
+
+/* --- spool.h ------------------------------------------------------------ */
+
+static enum spool_status fails(struct spool *spool)
+{
+	static const enum spool_status kinds[] = { SPOOL_IO, SPOOL_BUSY, SPOOL_FULL, SPOOL_BUSY };
+	if (spool->store->spoilt == 0 || tally_roll(&spool->store->dice) % 1000 >= spool->store->spoilt)
+		return SPOOL_OK;
+	spool->error.status = kinds[tally_roll(&spool->store->dice) % 4];
+	(void)snprintf(spool->error.sentence, sizeof spool->error.sentence, "the model fails");
+	return spool->error.status;
+}
+
+struct spool *spool_open(const char *path, enum spool_mode mode, int64_t row_limit,
+                         struct spool_error *error)
+{
+	struct spool *spool = calloc(1, sizeof *spool);
+	void *store = NULL;
+	(void)mode;
+	(void)row_limit;
+	if (spool == NULL || sscanf(path, "%p", &store) != 1)
+		exit(71);
+	spool->store = store;
+	error->status = SPOOL_OK;
+	return spool;
+}
+
+void spool_close(struct spool *spool)
+{
+	free(spool);
+}
+
+const struct spool_error *spool_last_error(const struct spool *spool)
+{
+	return &spool->error;
+}
+
+bool spool_was_replaced(const struct spool *spool, bool *orphaned)
+{
+	(void)spool;
+	if (orphaned != NULL)
+		*orphaned = false;
+	return false;
+}
+
+enum spool_status spool_set_limits(struct spool *spool, int64_t max_spool, int64_t max_record,
+                                   bool drop_oldest)
+{
+	(void)max_spool;
+	(void)max_record;
+	(void)drop_oldest;
+	return fails(spool);
+}
+
+enum spool_status spool_begin_read(struct spool *spool)
+{
+	return fails(spool);
+}
+
+void spool_end_read(struct spool *spool)
+{
+	(void)spool;
+}
+
+static struct text text_of(const char *text)
+{
+	return (struct text){ text, strlen(text) };
+}
+
+static int64_t next_waiting(const struct store *store, int64_t from, int64_t to)
+{
+	for (int64_t id = from > 1 ? from : 1; id <= store->last && id <= to; id++)
+		if (store->now.rows[id].state == STORE_WAITING)
+			return id;
+	return 0;
+}
+
+static void fill(const struct store *store, int64_t id, struct record *record)
+{
+	const struct text_row *texts = &store->texts[id];
+	memset(record, 0, sizeof *record);
+	record->id = id;
+	record->model_id = text_of("m");
+	record->request_body = text_of(texts->request);
+	record->response_body = text_of(texts->response);
+	record->request_at = record->spooled_at = (struct number){ NUMBER_SET, 1700000000000 };
+	if (texts->session[0] != '\0')
+		record->session = text_of(texts->session);
+	record->app = text_of(texts->app);
+	record->format = text_of("bedrock");
+	record->type = text_of("chat");
+	record->uuid = text_of(texts->uuid);
+}
+
+enum spool_status spool_next(struct spool *spool, int64_t from, int64_t to,
+                             struct spool_place *place)
+{
+	struct record record;
+	enum spool_status status = spool_next_record(spool, from, to, &record);
+	if (status == SPOOL_OK)
+		*place = (struct spool_place){ record.id, record.app, record.session };
+	return status;
+}
+
+enum spool_status spool_next_record(struct spool *spool, int64_t from, int64_t to,
+                                    struct record *record)
+{
+	enum spool_status status = fails(spool);
+	int64_t id = next_waiting(spool->store, from, to);
+	if (status != SPOOL_OK)
+		return status;
+	if (id == 0)
+		return SPOOL_END;
+	fill(spool->store, id, record);
+	return SPOOL_OK;
+}
+
+enum spool_status spool_load(struct spool *spool, int64_t id, struct record *record)
+{
+	enum spool_status status = fails(spool);
+	if (status != SPOOL_OK)
+		return status;
+	if (id < 1 || id > spool->store->last || spool->store->now.rows[id].state != STORE_WAITING)
+		return SPOOL_END;
+	fill(spool->store, id, record);
+	return SPOOL_OK;
+}
+
+enum spool_status spool_attempts(struct spool *spool, int64_t id, unsigned *attempts)
+{
+	*attempts = spool->store->now.rows[id].attempts;
+	return fails(spool);
+}
+
+static void apply_one(struct store *store, struct spool_change *change)
+{
+	if (change->kind == CHANGE_NOTE)
+		return;
+	struct books *books = &store->now;
+	struct kept *kept = &books->rows[change->id];
+	enum store_state wanted = change->kind == CHANGE_REVIVED ? STORE_DEAD : STORE_WAITING;
+	bool meant = change->uuid[0] == '\0' || strcmp(change->uuid, store->texts[change->id].uuid) == 0;
+	change->refused = false;
+	change->missed = kept->state != wanted || !meant;
+	if (change->kind == CHANGE_ATTEMPTS)
+		kept->attempts = change->attempts;
+	if (change->missed || change->kind == CHANGE_ATTEMPTS)
+		return;
+	kept->attempts = 0;
+	if (change->kind == CHANGE_DELIVERED) {
+		kept->state = STORE_GONE;
+		books->delivered++;
+	} else if (change->kind == CHANGE_DEAD) {
+		kept->state = STORE_DEAD;
+		books->dead++;
+		if (change->code == NULL || change->sentence == NULL || change->sentence[0] == '\0')
+			abort();
+	} else if (change->kind == CHANGE_REVIVED) {
+		kept->state = STORE_WAITING;
+		books->dead--;
+	} else {
+		abort(); /* the flow has no other */
+	}
+}
+
+enum spool_status spool_apply(struct spool *spool, struct spool_change *changes, size_t count,
+                              int64_t wall)
+{
+	(void)wall;
+	enum spool_status status = fails(spool);
+	/* A commit that fails may have been written all the same. */
+	if (status == SPOOL_IO ? tally_roll(&spool->store->dice) % 4 != 0 : status != SPOOL_OK)
+		return status;
+	for (size_t i = 0; i < count; i++)
+		apply_one(spool->store, &changes[i]);
+	if (tally_roll(&spool->store->dice) % 10 == 0)
+		sync_all(spool->store); /* a checkpoint */
+	return status;
+}
+
+bool spool_has_room(struct spool *spool)
+{
+	return tally_roll(&spool->store->dice) % 100 == 0;
+}
+
+enum spool_status spool_shrink(struct spool *spool, bool *more)
+{
+	*more = tally_roll(&spool->store->dice) % 3 == 0;
+	return fails(spool);
+}
