@@ -36,6 +36,7 @@ agent_parts   := $(filter-out $(B)/agent/main.o,$(agent_objects))
 sink_objects  := $(B)/agent/sink.o $(B)/agent/sink_judge.o $(B)/agent/json.o
 unit_sources  := $(wildcard tests/unit/test_*.c)
 unit_programs := $(unit_sources:tests/unit/%.c=$(B)/tests/%)
+torture_programs := $(addprefix $(B)/torture/,power_loss simulation simulation_real)
 
 ifeq ($(V),1)
 Q :=
@@ -75,7 +76,7 @@ $(B)/tests/%: tests/unit/%.c $(agent_parts) Makefile
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(agent_parts) \
 	    $$($(PKG_CONFIG) --libs $(agent_libs) cmocka) $(LDLIBS)
 
-test: all $(unit_programs) boundaries
+test: all $(unit_programs) $(torture_programs) boundaries
 	$(Q)python3 tests/run.py $(B)
 
 # Who may know whom. A header that creeps into the wrong file is how a small

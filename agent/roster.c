@@ -177,6 +177,7 @@ void roster_remove(struct roster *roster, struct item *item)
 	*link = item->chain;
 	roster->item_count--;
 	free(item->said);
+	free(item->lost_app);
 	free(item);
 }
 

@@ -55,6 +55,7 @@ struct item {
 	int64_t due;         /* WAITING */
 	uint64_t sent;       /* the number of its post */
 	unsigned generation; /* of the configuration that it was posted by */
+	char *lost_app;      /* FLYING: its app's name, where the configuration lost that since */
 	bool doubted;        /* WAITING: not yet known whether the failure was its own */
 	uint64_t doubt;      /* the number of posts when it failed, 0: that was judged */
 	uint64_t epoch;      /* of the breaker, when it last testified */

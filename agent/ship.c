@@ -982,6 +982,20 @@ bool ship_is_quiet(const struct ship *ship)
 	       claim_app_to_probe(ship) == APP_PLACES;
 }
 
+/* The app's place in the new configuration. One that is gone may be back with the next
+ * reload, while the record is still on its way: then its session is that app's again. */
+static void follow_app(struct item *item, const struct config *old, const struct config *config)
+{
+	const char *name = item->app < old->app_count ? old->apps[item->app].name : item->lost_app;
+	const struct config_app *app =
+		name != NULL ? config_find_app(config, name, strlen(name)) : NULL;
+	if (app == NULL && item->lost_app == NULL && name != NULL)
+		item->lost_app = strdup(name);
+	item->app = app != NULL ? (size_t)(app - config->apps) : APP_UNKNOWN;
+	if (item->session != NULL)
+		item->session->app = item->app;
+}
+
 bool ship_reload(struct ship *ship, const struct config *config)
 {
 	if (ship->working)
@@ -996,12 +1010,8 @@ bool ship_reload(struct ship *ship, const struct config *config)
 	set_apps(ship);
 	memset(ship->roster.flying_of, 0, sizeof ship->roster.flying_of);
 	for (struct item *item = ship->roster.flying.first; item != NULL; item = item->next) {
-		const char *name = item->app < old->app_count ? old->apps[item->app].name : "";
-		const struct config_app *app = config_find_app(config, name, strlen(name));
-		item->app = app != NULL ? (size_t)(app - config->apps) : APP_UNKNOWN;
+		follow_app(item, old, config);
 		ship->roster.flying_of[item->app]++;
-		if (item->session != NULL)
-			item->session->app = item->app;
 	}
 	ship->unknown_count = 0;
 	flow_start_over(ship, false);

@@ -680,15 +680,18 @@ static void one_life(struct tally *tally, uint64_t number)
 	for (unsigned i = 0; i < steps && !world->broken; i++)
 		one_step(world);
 
-	/* The weather clears; now and then another record comes, so that none fails alone. */
+	/* The weather clears; others come, so that those which fail do not do so alone. */
 	world->weather = (struct weather){ .flaky = 0 };
 	store_spoil(world->store, 0, 1);
 	if (!world->broken)
 		reload(world, true);
 	for (int i = 0; i < 24 * 6 && !world->broken && still_waiting(world) > 0; i++) {
-		insert(world, 0, "", OK);
-		ship_wake(world->ship);
-		run_for(world, 10 * MINUTE);
+		for (int more = 0; more < 4; more++) {
+			insert(world, 0, "", OK);
+			ship_wake(world->ship);
+			run_for(world, 20 * SECOND);
+		}
+		run_for(world, 9 * MINUTE);
 	}
 	if (!world->broken)
 		stop(world);
