@@ -36,7 +36,7 @@ agent_parts   := $(filter-out $(B)/agent/main.o,$(agent_objects))
 sink_objects  := $(B)/agent/sink.o $(B)/agent/sink_judge.o $(B)/agent/json.o
 unit_sources  := $(wildcard tests/unit/test_*.c)
 unit_programs := $(unit_sources:tests/unit/%.c=$(B)/tests/%)
-torture_programs := $(addprefix $(B)/torture/,power_loss simulation simulation_real)
+torture_programs := $(addprefix $(B)/torture/,power_loss io_errors simulation simulation_real)
 
 ifeq ($(V),1)
 Q :=

@@ -1404,8 +1404,6 @@ static void a_row_under_an_earlier_id_is_found_although_another_waits(void **sta
 	destroy(world);
 }
 
-/* --- Chance ------------------------------------------------------------- */
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
