@@ -36,7 +36,7 @@ agent_parts   := $(filter-out $(B)/agent/main.o,$(agent_objects))
 sink_objects  := $(B)/agent/sink.o $(B)/agent/sink_judge.o $(B)/agent/json.o
 unit_sources  := $(wildcard tests/unit/test_*.c)
 unit_programs := $(unit_sources:tests/unit/%.c=$(B)/tests/%)
-torture_programs := $(addprefix $(B)/torture/,power_loss io_errors simulation simulation_real)
+torture_programs := $(addprefix $(B)/torture/,power_loss io_errors simulation simulation_real alloc_fail.so)
 
 ifeq ($(V),1)
 Q :=
@@ -125,6 +125,11 @@ $(B)/torture/%: tests/torture/%.c $(agent_parts) $(B)/tests/torture/shim.o Makef
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(agent_parts) \
 	    $(B)/tests/torture/shim.o $$($(PKG_CONFIG) --libs $(agent_libs)) $(LDLIBS)
+
+$(B)/torture/%.so: tests/torture/%.c Makefile
+	$(say) TEST $@
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(filter-out -fsanitize=%,$(CFLAGS)) -fPIC -shared -o $@ $<
 
 # The flow over a spool that is a model in memory, behind spool.h; and over the real one.
 model_parts := $(filter-out $(B)/spool/%,$(filter $(patsubst %,$(B)/agent/%.o,ship claim job \

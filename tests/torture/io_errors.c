@@ -6,7 +6,10 @@
  * storage works again, all that was accepted is there or was delivered, as it was inserted,
  * and the ledger adds up. Nobody has to repair anything.
  *
- *   io_errors --seed N --points N --budget SECONDS      prints one line of JSON
+ *   io_errors --seed N --points N --budget SECONDS --mode VARIANT
+ *
+ * Variants: 0 an error once, 1 from then on, 2 a full disk once, 3 from then on; without the
+ * option all four. Prints one line of JSON.
  */
 #include <sqlite3.h>
 #include <unistd.h>
@@ -367,7 +370,8 @@ int main(int count, char **words)
 	/* Fewer points than there are: every so many-th. --seed is the first. */
 	uint64_t stride = options.points < 4000 ? 4000 / (options.points + 1) + 1 : 1;
 	for (int variant = 0; variant < 4; variant++)
-		for (uint64_t point = options.seed; tally_clock() < deadline; point += stride)
+		for (uint64_t point = options.seed; (options.mode == NULL || atoi(options.mode) == variant) &&
+		                                    tally_clock() < deadline; point += stride)
 			if (!one_life(&tally, &options, point, variant))
 				break;
 	return tally_print(&tally);
