@@ -9,6 +9,7 @@ SAN=address a leak or a bad access counts as a failure too."""
 import json
 import os
 import queue
+import random
 import re
 import shutil
 import socket
@@ -198,9 +199,9 @@ def main():
         for name, words in LIVES:
             count = places[0].allocations(words)
             every += [(name, words, at, ever) for at in range(1, count + 1) for ever in (False, True)]
-        # Fewer than there are: every so many-th, beginning with the seed's.
-        stride = max(1, len(every) // options.points)
-        for number, point in enumerate(every[(options.seed - 1) % stride :: stride]):
+        # In an order by the seed, so that a budget that ends early has seen some of all.
+        random.Random(options.seed).shuffle(every)
+        for number, point in enumerate(every[: options.points]):
             points.put((number, point))
 
         def work(place):
