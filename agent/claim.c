@@ -500,7 +500,7 @@ static void prepare_scan(struct ship *ship)
 		job->scan = SCAN_SESSION;
 		job->session = session->hash;
 		job->from = session->more_from;
-		job->to = ship->frontier - 1;
+		job->to = ship->frontier > SPOOL_FIRST_ID ? ship->frontier - 1 : SPOOL_FIRST_ID;
 		job->room_entries = ROSTER_SESSION_ROOM - session->count;
 	} else if (ship->more && known_ahead(ship) < WINDOW && ship->roster.waiting.count < WAITING_MAX &&
 	           prepare_skips(ship)) {

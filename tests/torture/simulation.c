@@ -138,6 +138,8 @@ static void world_work(void *self, struct job *job)
 	struct world *world = self;
 	if (world->job != NULL)
 		blame(world, "two jobs at once");
+	if (job->scan == SCAN_SESSION && job->to == INT64_MAX)
+		blame(world, "a session is read beyond what was looked at");
 	world->job = job;
 	world->job_due = world->clock + 1;
 	if (world->job_jitter > 0)
