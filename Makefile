@@ -189,4 +189,4 @@ clean:
 
 .SECONDARY: $(B)/tests/torture/shim.o
 
--include $(shell find $(B)/agent $(B)/spool $(B)/tests $(B)/bench -name '*.d' -type f 2>/dev/null)
+-include $(shell find $(B)/agent $(B)/spool $(B)/tests $(B)/torture $(B)/bench -name '*.d' -type f 2>/dev/null)
