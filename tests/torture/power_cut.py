@@ -89,7 +89,7 @@ def some_cuts(fault, count):
         where.mkdir()
         run("mount", name, where)
         try:
-            with rig.World(fault, folder, script="slow=3ms", disk=where) as world:
+            with rig.World(fault, folder, script="ok*3,slow=200ms*60,ok*20,slow=200ms", disk=where) as world:
                 world.accepted = Before()
                 subprocess.run(["sync", "-f", where], check=True)
                 while done < count and fault.time_left() > 0:
