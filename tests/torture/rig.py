@@ -144,6 +144,8 @@ def main(name, work):
     signal.signal(signal.SIGTERM, stop)
     fault = Fault(name)
     skipped = None
+    for old in (BUILD / "torture" / "failed").glob(f"{name}-*"):
+        shutil.rmtree(old, ignore_errors=True)
     try:
         work(fault)
     except Skip as reason:
@@ -240,10 +242,12 @@ class World:
     """Producers, spool, agent and endpoint, below `folder`; the spool below `disk`."""
 
     def __init__(self, fault, folder, script=None, config=PATIENT, disk=None, environment=None,
-                 wrapper=(), url=None):
+                 wrapper=(), url=None, certificate=None):
         self.fault = fault
         self.folder = pathlib.Path(folder)
-        self.sink = support.Sink(self.folder / "sink", script=script)
+        cert, key = certificate or (None, None)
+        self.sink = support.Sink(self.folder / "sink", script=script, cert=cert, key=key)
+        self.producer_environment = {}
         where = pathlib.Path(disk) if disk else self.folder / "spool"
         where.mkdir(exist_ok=True)
         self.spool = support.Spool(where / "spool.db")
@@ -285,7 +289,8 @@ class World:
             statements = f"BEGIN IMMEDIATE;\n{statements}\nCOMMIT;"
         process = subprocess.Popen(["sqlite3", "-batch", "-bail", f"file:{self.spool.path}?mode=rw"],
                                    stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.PIPE, env=support.bare_environment())
+                                   stderr=subprocess.PIPE,
+                                   env=support.bare_environment(**self.producer_environment))
         try:
             if kill_after is not None:
                 process.stdin.write(f".timeout 10000\n{statements}\n".encode())

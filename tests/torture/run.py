@@ -25,7 +25,7 @@ ROOT = HERE.parents[1]
 # Shares of the time. What is not here gets 4.
 WEIGHTS = {"kills": 9, "system_calls": 10, "power_loss": 8, "power_cut": 6, "io_errors": 8,
            "full_disk": 4, "allocations": 8, "corruption": 4, "network": 5, "server": 4,
-           "clock": 2, "limits": 3, "simulation": 5}
+           "clock": 3, "limits": 3, "simulation": 5}
 GRACE = 240   # seconds beyond its budget in which a fault must be done
 
 
