@@ -89,6 +89,7 @@ def boots_without_a_clock(fault, offset):
 
 
 def work(fault):
+    rig.need_bare_program("their runtime must be loaded first")
     library()
     points = [(jump, there, back, phase) for phase in PHASES for there in JUMPS
               for back in ("+0s", there)]

@@ -58,8 +58,7 @@ def one(fault, kind, at, mode):
 
 
 def work(fault):
-    if "san-" in str(rig.BUILD):
-        raise rig.Skip("a sanitizer's runtime must be loaded first")
+    rig.need_bare_program("their runtime must be loaded first")
     points = []
     for kind in KINDS:
         calls = one(fault, kind, 0, "once")

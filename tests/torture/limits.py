@@ -142,10 +142,14 @@ def work(fault):
             # The log's file was limited, too: what it could not hold is no concern here.
             world.account(extra_max=twice)
 
+    cannot = []
     if rig.os.geteuid() == 0:
+        cannot.append("processes")
         fault.notes.append("processes: root has no such limit")
-    done = [(label, harm) for label, harm in points()
-            if not ("processes" in label and rig.os.geteuid() == 0)]
+    if rig.SANITIZED:
+        cannot.append("MB of memory")
+        fault.notes.append("memory: sanitizers take all addresses")
+    done = [(label, harm) for label, harm in points() if not any(word in label for word in cannot)]
     fault.parallel(fault.choose(done), one, workers=3)
 
 

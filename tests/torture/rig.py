@@ -171,6 +171,14 @@ def need_program(*names):
             raise Skip(f"needs the program {name}")
 
 
+SANITIZED = "san-" in str(BUILD)
+
+
+def need_bare_program(why):
+    if SANITIZED:
+        raise Skip(f"not with sanitizers: {why}")
+
+
 def compiled(source, *flags):
     """A helper in C of this folder, built below the build folder."""
     target = BUILD / "torture" / pathlib.Path(source).with_suffix(
@@ -361,7 +369,7 @@ class World:
         time.sleep(seconds)
         used, passed = self.cpu() - before, time.monotonic() - start
         assert used < passed * 0.3 + 0.05, f"it spins: {used:.2f} s of CPU in {passed:.1f} s"
-        if "san-" not in str(BUILD):
+        if not SANITIZED:
             assert self.memory() < RSS_MAX, f"it grew to {self.memory()} bytes"
 
     def ended(self, *codes):

@@ -151,8 +151,9 @@ def sentence(results):
     lost, altered = (sum(one[name] for one in done) for name in ("lost", "altered"))
     failed = sum(1 for one in done if one["failed"] or one["lost"] or one["altered"])
     skipped = len(results) - len(done)
-    return (f"{points} points of {len(done)} faults: {lost} lost, {altered} altered, "
-            f"{failed} faults failed, {skipped} skipped.")
+    faults = "fault" if len(done) == 1 else "faults"
+    return (f"{points} points of {len(done)} {faults}: {lost} lost, {altered} altered, "
+            f"{failed} failed, {skipped} skipped.")
 
 
 def main():
@@ -167,6 +168,7 @@ def main():
                   f"{', '.join(path.stem for path in faults)}", file=sys.stderr)
             return 64
         faults = [path for path in faults if path.stem in given.only]
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # nothing is written beside the sources
     end = time.monotonic() + given.minutes * 60
     results = []
     for number, path in enumerate(faults):

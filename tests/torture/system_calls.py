@@ -78,6 +78,7 @@ def one(fault, kind, at):
 
 
 def work(fault):
+    rig.need_bare_program("the leak check must trace its own process")
     points = []
     for kind in (birth, life):
         calls = one(fault, kind, 0)
