@@ -170,13 +170,12 @@ def main():
         faults = [path for path in faults if path.stem in given.only]
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # nothing is written beside the sources
     end = time.monotonic() + given.minutes * 60
-    results = []
+    about, results = machine(), []
     for number, path in enumerate(faults):
         left = sum(WEIGHTS.get(other.stem, 4) for other in faults[number:])
         budget = max(10.0, (end - time.monotonic()) * WEIGHTS.get(path.stem, 4) / left)
         print(f"{path.stem}: {budget:.0f} s at most", flush=True)
         results.append(run(path, given, budget))
-    about = machine()
     lines = table(results)
     last = sentence(results)
     text = "\n".join([*(f"{name}: {value}" for name, value in about.items()),
