@@ -387,6 +387,8 @@ class World:
         reasons that dead letters may have."""
         fault, agent = self.fault, self.agent
         if not self.sink.alive() or self.sink.script not in (None, "ok"):
+            if agent.alive():
+                extra_max += CONNECTIONS   # whose answers the old one may still have owed
             self.sink.restart("ok")
         agent.wrapper = []
         for name in ("LD_PRELOAD", "FAKETIME"):
