@@ -3,6 +3,7 @@
 #   make            build/reconify-agent, build/reconify-sink
 #   make test       all tests          (SAN=address,undefined for sanitizers)
 #   make demo       the main job, on real input
+#   make torture    every fault, many times over; an hour, or TORTURE="--minutes 5"
 #   make install    DESTDIR= PREFIX=/usr/local
 #   make deb        build/deb/*.deb   (make test-package tries them, as root)
 #   V=1 shows commands; WERROR=1 makes warnings errors (CI does).
@@ -36,7 +37,7 @@ agent_parts   := $(filter-out $(B)/agent/main.o,$(agent_objects))
 sink_objects  := $(B)/agent/sink.o $(B)/agent/sink_judge.o $(B)/agent/json.o
 unit_sources  := $(wildcard tests/unit/test_*.c)
 unit_programs := $(unit_sources:tests/unit/%.c=$(B)/tests/%)
-torture_programs := $(addprefix $(B)/torture/,power_loss io_errors simulation simulation_real alloc_fail.so)
+torture_programs := $(addprefix $(B)/torture/,power_loss storage_errors simulation simulation_real alloc_fail.so)
 
 ifeq ($(V),1)
 Q :=
@@ -46,7 +47,7 @@ Q := @
 say = @printf '  %-6s %s\n'
 endif
 
-.PHONY: all test demo bench bench-counts simulate-fleet install uninstall clean analyze boundaries deb test-package
+.PHONY: all test demo torture bench bench-counts simulate-fleet install uninstall clean analyze boundaries deb test-package
 all: $(B)/reconify-agent $(B)/reconify-sink
 
 $(B)/reconify-agent: $(agent_objects)
@@ -86,6 +87,10 @@ boundaries:
 
 demo: all
 	$(Q)sh packaging/demo.sh $(B)
+
+# Every fault, many times over; TORTURE="--minutes 60 --only NAME --seed N".
+torture: all $(torture_programs)
+	$(Q)/usr/bin/python3 tests/torture/run.py --build $(B) $(TORTURE)
 
 # What it costs, against what libuv and libcurl cost by themselves; tests/bench/README.md.
 # BENCH="--quick", "--full", "--only NAME" ...

@@ -199,6 +199,7 @@ int daemon_run(const struct daemon_call *call, struct config *config)
 		return code;
 	}
 
+	loop_hold_signals();
 	struct log log = log_open(config->log_level);
 	apply_limits(spool, config, &log);
 	lock_note_crashes(&lock);

@@ -1003,14 +1003,31 @@ static void init_timer(struct loop *loop, uv_timer_t *timer)
 	timer->data = loop;
 }
 
+static const int signal_numbers[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1 };
+#define SIGNALS (sizeof signal_numbers / sizeof signal_numbers[0])
+
+static void mask_signals(int how)
+{
+	sigset_t ours;
+	(void)sigemptyset(&ours);
+	for (size_t i = 0; i < SIGNALS; i++)
+		(void)sigaddset(&ours, signal_numbers[i]);
+	(void)pthread_sigmask(how, &ours, NULL);
+}
+
+void loop_hold_signals(void)
+{
+	mask_signals(SIG_BLOCK);
+}
+
 static void init_signals(struct loop *loop)
 {
-	static const int numbers[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1 };
-	for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+	for (size_t i = 0; i < SIGNALS; i++) {
 		(void)uv_signal_init(&loop->uv, &loop->signals[i]);
 		loop->signals[i].data = loop;
-		(void)uv_signal_start(&loop->signals[i], on_signal, numbers[i]);
+		(void)uv_signal_start(&loop->signals[i], on_signal, signal_numbers[i]);
 	}
+	mask_signals(SIG_UNBLOCK);
 }
 
 static int init(struct loop *loop)
@@ -1101,6 +1118,7 @@ static bool end_worker(struct loop *loop)
 
 static void finish(struct loop *loop)
 {
+	mask_signals(SIG_BLOCK); /* it ends already */
 	cancel_transfers(loop);
 	if (loop->has_worker && !end_worker(loop)) {
 		log_line(&loop->options->log, LOG_ERROR, "the storage does not answer: ending without "

@@ -34,8 +34,12 @@ struct loop_options {
 	void *context;
 };
 
+/* From now on SIGTERM, SIGINT, SIGHUP and SIGUSR1 wait for loop_run, which takes them in.
+ * By default they would end the process on the spot. */
+void loop_hold_signals(void);
+
 /* Turns until it is told to stop (SIGTERM, SIGINT) or, in a drain, until nothing
- * more can be done. Takes over `*config`, which may be another on return, and
+ * more can be done. From then on those signals are held again. Takes over `*config`, which may be another on return, and
  * `*spool`, which is closed and NULL on return. `*last` is the last report.
  * Returns a sysexits code: 0; 70; 71 where the system gives no loop; 78 for a
  * configuration that libcurl cannot use. */

@@ -246,26 +246,38 @@ static int configure(struct spool *spool, enum spool_mode mode)
 	return sqlite3_busy_handler(spool->db, wait_for_lock, NULL);
 }
 
-/* On a read-only medium the -shm of a WAL file cannot be made. Without a -wal
- * all is in the file itself, and it can be read as what it is: unchanging. */
+/* On a read-only medium, or a full one, the -shm of a WAL file cannot be made. With
+ * nothing in a -wal all is in the file itself, and it can be read as what it is:
+ * unchanging. */
+static bool is_unchanging(const char *path)
+{
+	struct stat about;
+	char *wal = sqlite3_mprintf("%s-wal", path);
+	bool empty = wal != NULL && (stat(wal, &about) == 0 ? about.st_size == 0 : errno == ENOENT);
+	sqlite3_free(wal);
+	return empty;
+}
+
 static int open_unchanging(const char *path, sqlite3 **db)
 {
-	char *wal = sqlite3_mprintf("%s-wal", path);
-	char *uri = NULL;
-	int rc = SQLITE_CANTOPEN;
-	if (wal != NULL && access(wal, F_OK) != 0) {
-		sqlite3_str *text = sqlite3_str_new(NULL);
-		sqlite3_str_appendall(text, "file:");
-		for (const char *at = path; *at != '\0'; at++)
-			sqlite3_str_appendf(text, strchr("?#%", *at) != NULL ? "%%%02X" : "%c", *at);
-		sqlite3_str_appendall(text, "?immutable=1");
-		uri = sqlite3_str_finish(text);
-		if (uri != NULL)
-			rc = sqlite3_open_v2(uri, db, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, NULL);
-	}
+	sqlite3_str *text = sqlite3_str_new(NULL);
+	sqlite3_str_appendall(text, "file:");
+	for (const char *at = path; *at != '\0'; at++)
+		sqlite3_str_appendf(text, strchr("?#%", *at) != NULL ? "%%%02X" : "%c", *at);
+	sqlite3_str_appendall(text, "?immutable=1");
+	char *uri = sqlite3_str_finish(text);
+	int rc = uri == NULL ? SQLITE_NOMEM
+	                     : sqlite3_open_v2(uri, db, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, NULL);
 	sqlite3_free(uri);
-	sqlite3_free(wal);
 	return rc;
+}
+
+/* True for the ways in which SQLite says that there is no -shm to be had. */
+static bool lacks_shm(int rc)
+{
+	rc &= 0xff;
+	return rc == SQLITE_CANTOPEN || rc == SQLITE_READONLY || rc == SQLITE_FULL ||
+	       rc == SQLITE_IOERR;
 }
 
 static enum spool_status connect_for(struct spool *spool, enum spool_mode mode,
@@ -280,8 +292,7 @@ static enum spool_status connect_for(struct spool *spool, enum spool_mode mode,
 		rc = configure(spool, mode);
 	if (rc == SQLITE_OK)
 		rc = sqlite3_exec(spool->db, "SELECT 1 FROM sqlite_master", NULL, NULL, NULL);
-	if (mode == SPOOL_READ &&
-	    ((rc & 0xff) == SQLITE_CANTOPEN || (rc & 0xff) == SQLITE_READONLY)) {
+	if (mode == SPOOL_READ && lacks_shm(rc) && is_unchanging(spool->path)) {
 		(void)sqlite3_close(spool->db);
 		spool->db = NULL;
 		rc = open_unchanging(spool->path, &spool->db);

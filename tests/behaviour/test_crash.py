@@ -379,3 +379,15 @@ def test_leftovers_of_a_killed_agent_are_no_obstacle(agent, spool, sink):
         spool.add()
         sink.wait_for(1)
         assert agent.stop() == 0
+
+
+def test_a_stop_right_after_the_first_word_is_a_clean_one(agent, spool, sink):
+    for turn in range(15):
+        spawn(agent)
+        log = agent.folder / "agent.err"
+        end = time.monotonic() + 30
+        while log.read_text().count("shipping") <= turn:  # without a pause: it is a race
+            assert time.monotonic() < end
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM):
+            agent.signal(number)
+        assert agent.wait() == 0

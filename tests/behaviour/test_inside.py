@@ -12,7 +12,7 @@ from support import BUILD, ROOT
 
 @pytest.mark.parametrize(
     "name, points",
-    [("power_loss", 5000), ("simulation", 2000), ("io_errors", 40), ("allocations", 60)],
+    [("power_loss", 5000), ("simulation", 2000), ("storage_errors", 40), ("allocations", 60)],
 )
 def test_nothing_is_lost_or_altered_by_a_fault_inside(name, points):
     done = subprocess.run(

@@ -312,6 +312,7 @@ def test_on_a_full_disk_a_start_says_so_and_loses_nothing(agent, spool, sink, tm
         else:
             assert agent.wait() == 74, agent.errors()
             assert "full" in agent.errors()
+            assert agent.status()["waiting"] == 20
         ballast.unlink()
         if not agent.alive():
             agent.run()

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Each allocation of the real agent fails, once and from then on: those of its own code and
 of SQLite, cJSON, libcurl, libuv and inih (alloc_fail.c; OpenSSL and the resolver are not
 among them). The lives: a drain against a sink, and the commands that look. After each: it

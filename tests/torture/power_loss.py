@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Power cuts, modelled: see power_loss.c. A figure of 0 means nothing where the test
 could not find a loss, so it is also run with producers at synchronous=NORMAL and OFF,
 which lose records by design: there it must find that."""

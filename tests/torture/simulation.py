@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """The agent's flow under a seeded simulation: see simulation.c. A point is a seed: days of
 weather with kills, power cuts, reloads, storage errors and clock jumps. One in 500
 seeds also runs on the real spool, so that the model of it is known to be true."""

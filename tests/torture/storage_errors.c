@@ -6,7 +6,7 @@
  * storage works again, all that was accepted is there or was delivered, as it was inserted,
  * and the ledger adds up. Nobody has to repair anything.
  *
- *   io_errors --seed N --points N --budget SECONDS --mode VARIANT
+ *   storage_errors --seed N --points N --budget SECONDS --mode VARIANT
  *
  * Variants: 0 an error once, 1 from then on, 2 a full disk once, 3 from then on; without the
  * option all four. Prints one line of JSON.
@@ -363,7 +363,7 @@ int main(int count, char **words)
 	struct tally tally = { .points = 0 };
 	struct tally_options options = { .seed = 1, .points = UINT64_MAX, .budget = 3600 };
 	if (!tally_parse(count, words, &options)) {
-		(void)fprintf(stderr, "usage: io_errors --seed N --points N --budget SECONDS\n");
+		(void)fprintf(stderr, "usage: storage_errors --seed N --points N --budget SECONDS\n");
 		return 64;
 	}
 	double deadline = tally_clock() + options.budget;

@@ -1,0 +1,204 @@
+/* Preloaded into the agent: lets one I/O call on the files below IO_FOLDER fail, or all
+ * from that one on. IO_FAULT is KIND:N:once or KIND:N:on; N counts, over all threads,
+ * the calls that KIND can befall, from 1; 0: none fails. How many there were is written
+ * to IO_COUNT at the end.
+ *
+ *   eio     any call fails with EIO        enospc  a call that takes room: ENOSPC
+ *   sync    fsync and fdatasync: EIO       short   a pread or pwrite does half of it
+ */
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#define FILES 256
+#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+
+enum { READS = 1, ROOM = 2, WRITES = 4, SYNCS = 8, OTHER = 16 };
+
+static atomic_bool ours[FILES];
+static atomic_ulong seen;
+
+static bool below(const char *path)
+{
+	const char *folder = getenv("IO_FOLDER");
+	return folder != NULL && strncmp(path, folder, strlen(folder)) == 0;
+}
+
+static bool is_ours(int file)
+{
+	return file >= 0 && file < FILES && atomic_load(&ours[file]);
+}
+
+/* The error that this call is to have: an errno; -1 for half of it; 0 for none. */
+static int fault(int call)
+{
+	const char *text = getenv("IO_FAULT");
+	if (text == NULL)
+		return 0;
+	int kinds = READS | ROOM | WRITES | SYNCS | OTHER, error = EIO;
+	if (strncmp(text, "enospc", 6) == 0) {
+		kinds = ROOM;
+		error = ENOSPC;
+	} else if (strncmp(text, "sync", 4) == 0) {
+		kinds = SYNCS;
+	} else if (strncmp(text, "short", 5) == 0) {
+		kinds = WRITES | READS;
+		error = -1;
+	}
+	if ((call & kinds) == 0)
+		return 0;
+	unsigned long at = strtoul(strchr(text, ':') + 1, NULL, 10);
+	unsigned long now = atomic_fetch_add(&seen, 1) + 1;
+	bool on = strstr(text, ":on") != NULL;
+	return at != 0 && (now == at || (on && now > at)) ? error : 0;
+}
+
+__attribute__((destructor)) static void tell(void)
+{
+	const char *path = getenv("IO_COUNT");
+	FILE *file = path != NULL ? fopen(path, "w") : NULL;
+	if (file != NULL) {
+		(void)fprintf(file, "%lu\n", atomic_load(&seen));
+		(void)fclose(file);
+	}
+}
+
+#define FAIL_IF(call, result) \
+	do { \
+		int error_ = fault(call); \
+		if (error_ > 0) { \
+			errno = error_; \
+			return result; \
+		} \
+	} while (0)
+
+static int opened(int file, const char *path)
+{
+	if (file >= 0 && file < FILES)
+		atomic_store(&ours[file], below(path));
+	return file;
+}
+
+#define OPEN(name) \
+	int name(const char *path, int flags, ...) \
+	{ \
+		va_list rest; \
+		va_start(rest, flags); \
+		mode_t mode = (flags & O_CREAT) != 0 ? va_arg(rest, mode_t) : 0; \
+		va_end(rest); \
+		if (below(path)) \
+			FAIL_IF((flags & O_CREAT) != 0 ? ROOM : OTHER, -1); \
+		return opened(REAL(name)(path, flags, mode), path); \
+	}
+OPEN(open)
+OPEN(open64)
+
+int openat(int folder, const char *path, int flags, ...)
+{
+	va_list rest;
+	va_start(rest, flags);
+	mode_t mode = (flags & O_CREAT) != 0 ? va_arg(rest, mode_t) : 0;
+	va_end(rest);
+	if (below(path))
+		FAIL_IF((flags & O_CREAT) != 0 ? ROOM : OTHER, -1);
+	return opened(REAL(openat)(folder, path, flags, mode), path);
+}
+
+int close(int file)
+{
+	if (file >= 0 && file < FILES)
+		atomic_store(&ours[file], false);
+	return REAL(close)(file);
+}
+
+#define POSITIONED(name, buffer_type, call) \
+	ssize_t name(int file, buffer_type buffer, size_t size, off_t at) \
+	{ \
+		int error = is_ours(file) ? fault(call) : 0; \
+		if (error > 0) { \
+			errno = error; \
+			return -1; \
+		} \
+		return REAL(name)(file, buffer, error < 0 && size > 1 ? size / 2 : size, at); \
+	}
+POSITIONED(pwrite, const void *, ROOM | WRITES)
+POSITIONED(pwrite64, const void *, ROOM | WRITES)
+POSITIONED(pread, void *, READS)
+POSITIONED(pread64, void *, READS)
+
+ssize_t write(int file, const void *buffer, size_t size)
+{
+	int error = is_ours(file) ? fault(ROOM | WRITES) : 0;
+	if (error > 0) {
+		errno = error;
+		return -1;
+	}
+	return REAL(write)(file, buffer, error < 0 && size > 1 ? size / 2 : size);
+}
+
+ssize_t read(int file, void *buffer, size_t size)
+{
+	if (is_ours(file))
+		FAIL_IF(READS, -1);
+	return REAL(read)(file, buffer, size);
+}
+
+#define ON_FILE(name, call) \
+	int name(int file) \
+	{ \
+		if (is_ours(file)) \
+			FAIL_IF(call, -1); \
+		return REAL(name)(file); \
+	}
+ON_FILE(fsync, SYNCS)
+ON_FILE(fdatasync, SYNCS)
+
+int ftruncate(int file, off_t size)
+{
+	if (is_ours(file))
+		FAIL_IF(ROOM, -1);
+	return REAL(ftruncate)(file, size);
+}
+
+int ftruncate64(int file, off_t size)
+{
+	if (is_ours(file))
+		FAIL_IF(ROOM, -1);
+	return REAL(ftruncate64)(file, size);
+}
+
+int posix_fallocate(int file, off_t from, off_t size)
+{
+	int error = is_ours(file) ? fault(ROOM) : 0;
+	return error > 0 ? error : REAL(posix_fallocate)(file, from, size);
+}
+
+int unlink(const char *path)
+{
+	if (below(path))
+		FAIL_IF(OTHER, -1);
+	return REAL(unlink)(path);
+}
+
+void *mmap(void *address, size_t size, int protection, int flags, int file, off_t at)
+{
+	if (is_ours(file))
+		FAIL_IF(ROOM, MAP_FAILED);
+	return REAL(mmap)(address, size, protection, flags, file, at);
+}
+
+void *mmap64(void *address, size_t size, int protection, int flags, int file, off_t at)
+{
+	if (is_ours(file))
+		FAIL_IF(ROOM, MAP_FAILED);
+	return REAL(mmap64)(address, size, protection, flags, file, at);
+}

@@ -1,0 +1,156 @@
+#!/usr/bin/python3
+"""Too little of what a process needs: descriptors, memory, file size, processes; stopped
+and continued; beside a reader that never ends and a producer that keeps the lock. The
+agent ends with a sentence, or waits without spinning, and goes on afterwards."""
+
+import contextlib
+import signal
+import sqlite3
+import time
+
+import rig
+
+
+def ends_or_waits(world, *codes, words=True):
+    """After a while under the limit: it ended in words, or it is there and calm."""
+    time.sleep(1)
+    if world.agent.alive():
+        world.calm(1)
+        code = world.agent.stop(20)
+        assert code in (0, *codes), f"SIGTERM: exit {code}: {world.agent.errors()[-500:]}"
+    else:
+        code = world.agent.process.returncode
+        assert code in codes, f"exit {code}, not one of {codes}: {world.agent.errors()[-500:]}"
+        assert world.agent.errors() != "" or not words, f"exit {code} without a word"
+
+
+def under(option, value, *codes, later=False):
+    """`later`: the limit comes while it works."""
+    def harm(fault, world):
+        limit = f"--{option}={value}:{value}"
+        if not later:
+            world.agent.wrapper = ["prlimit", limit]
+        world.insert(20, session="s")
+        world.spawn()
+        if later:
+            rig.eventually(lambda: world.sink.posts >= 5)
+            rig.subprocess.run(["prlimit", "--pid", str(world.agent.pid), limit], check=True)
+        for _ in range(3):
+            world.insert(10, size=4000)
+        # Its log is a file, too, which a limit of the size keeps empty.
+        ends_or_waits(world, *codes, words=option != "fsize")
+        return rig.PER_CRASH
+    return harm
+
+
+def memory(megabytes):
+    """Of address space; the loader, libraries and two threads need some of it."""
+    return under("as", megabytes << 20, 127, 70, 71, 74, 134, -6)
+
+
+def stopped(fault, world):
+    """SIGSTOP and SIGCONT, for longer than answers take."""
+    world.insert(40, session="s")
+    world.insert(40)
+    world.spawn()
+    for _ in range(8):
+        time.sleep(fault.random.uniform(0.01, 0.2))
+        world.agent.signal(signal.SIGSTOP)
+        world.insert(5)
+        time.sleep(fault.random.choice([0.05, 0.5, 2.5]))
+        world.agent.signal(signal.SIGCONT)
+    world.calm(0.5)
+    return 8 * rig.CONNECTIONS  # an answer may be later than the timeout
+
+
+def reader(fault, world):
+    """A reader keeps its snapshot while rows come and go: the -wal cannot be reset."""
+    with contextlib.closing(sqlite3.connect(world.spool.path, isolation_level=None)) as connection:
+        world.insert(20)
+        world.spawn()
+        connection.execute("BEGIN")
+        connection.execute("SELECT count(*) FROM interactions").fetchone()
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            assert world.insert(20, session="s", size=3000), world.refused
+        world.calm(1)
+        world.agent.wait_until_empty(60)
+        connection.execute("COMMIT")
+    return 0
+
+
+def writer(fault, world):
+    """A producer keeps the writer's lock: what is delivered cannot be settled, and is not
+    sent again."""
+    with contextlib.closing(sqlite3.connect(world.spool.path, isolation_level=None,
+                                            timeout=10)) as connection:
+        world.insert(600)
+        world.spawn()
+        rig.eventually(lambda: world.sink.posts >= 10)
+        connection.execute("BEGIN IMMEDIATE")
+        time.sleep(2)
+        world.calm(6)
+        assert world.agent.status()["running"]
+        connection.execute("ROLLBACK")
+    return 0
+
+
+def gaps(fault, world):
+    """A producer takes the lock again and again, with hardly a gap."""
+    with contextlib.closing(sqlite3.connect(world.spool.path, isolation_level=None,
+                                            timeout=10)) as connection:
+        world.insert(100)
+        world.spawn()
+        end = time.monotonic() + 6
+        while time.monotonic() < end:
+            connection.execute("BEGIN IMMEDIATE")
+            time.sleep(0.2)
+            connection.execute("ROLLBACK")
+            time.sleep(0.002)
+    return 0
+
+
+def points():
+    for files in range(3, 40):
+        yield f"{files} descriptors", under("nofile", files, 70, 71, 74, 77, 127)
+    for files in range(4, 30, 3):
+        yield (f"{files} descriptors, while it works",
+               under("nofile", files, 70, 71, 74, 77, later=True))
+    for megabytes in (8, 16, 24, 32, 48, 64, 80, 96, 128, 192, 256):
+        yield f"{megabytes} MB of memory", memory(megabytes)
+    for size in (0, 1, 4096, 32768, 65536, 131072, 262144, 524288, 1 << 20, 4 << 20):
+        yield f"files of {size} bytes", under("fsize", size, 70, 71, 74, 153, -25)
+        yield (f"files of {size} bytes, while it works",
+               under("fsize", size, 70, 71, 74, later=True))
+    for number in (0, 1, 2):
+        yield f"{number} processes", under("nproc", number, 70, 71, 74)
+    for number in (1, 2, 3):
+        yield f"stopped and continued {number}", stopped
+    yield "a reader", reader
+    yield "a writer", writer
+    yield "a writer with gaps", gaps
+
+
+def work(fault):
+    rig.need_program("prlimit")
+
+    def one(point):
+        label, harm = point
+        with fault.point(label) as folder, \
+                rig.World(fault, folder, script="slow=2ms",
+                          config="[endpoint]\ntimeout = 2s\n" + rig.PATIENT) as world:
+            twice = harm(fault, world)
+            world.account(extra_max=twice)
+
+    cannot = []
+    if rig.os.geteuid() == 0:
+        cannot.append("processes")
+        fault.notes.append("processes: root has no such limit")
+    if rig.SANITIZED:
+        cannot.append("MB of memory")
+        fault.notes.append("memory: sanitizers take all addresses")
+    done = [(label, harm) for label, harm in points() if not any(word in label for word in cannot)]
+    fault.parallel(fault.choose(done), one, workers=3)
+
+
+rig.main("limits", work)
