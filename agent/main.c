@@ -553,7 +553,7 @@ static int perform(const struct command *command, int argc, char **argv)
 			break;
 		case 'w':
 			if (!config_parse_duration(optarg, &call.wait)) {
-				(void)complain(EX_USAGE, "--wait: TIME is a whole number with s, m or h, such "
+				(void)complain(EX_USAGE, "--wait: TIME is a whole number with s, m, h or d, such "
 				               "as 5m");
 				return misuse(command);
 			}

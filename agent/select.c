@@ -43,22 +43,6 @@ bool selection_parse_time(const char *text, int64_t *time)
 	return false;
 }
 
-/* As in the configuration, and days besides. */
-static bool parse_age(const char *text, int64_t *age)
-{
-	size_t size = strlen(text);
-	if (size == 0 || text[size - 1] != 'd')
-		return config_parse_duration(text, age);
-	char *hours = strdup(text);
-	if (hours == NULL)
-		return false;
-	hours[size - 1] = 'h';
-	bool parsed = config_parse_duration(hours, age) && *age <= INT64_MAX / 24;
-	free(hours);
-	*age *= parsed ? 24 : 1;
-	return parsed;
-}
-
 static void narrow(int64_t *before, int64_t time)
 {
 	*before = time < *before ? time : *before;
@@ -94,7 +78,7 @@ const char *selection_take(struct selection *selection, int letter, const char *
 		narrow(&filter->before, number);
 		break;
 	case SELECT_OLDER:
-		if (!parse_age(value, &number))
+		if (!config_parse_duration(value, &number))
 			return "--older: AGE is a whole number with s, m, h or d, such as 30d";
 		narrow(&filter->before, number < now ? now - number : 0);
 		break;
