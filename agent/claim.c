@@ -11,6 +11,7 @@
 #define STORAGE_PATIENCE_BASE 100
 #define STORAGE_PATIENCE_CAP 30000
 #define SHRINK_PATIENCE 5000 /* ms after the last settle, since more may come, */
+#define SWEEP_PATIENCE 5000  /* ms after a sweep that failed */
 #define SHRINK_PACE 50       /* and between two steps, for the producers */
 
 /* --- What a job brought back -------------------------------------------- */
@@ -79,6 +80,7 @@ static void accept_entry(struct ship *ship, struct job_entry *entry)
 		memcpy(item->uuid, entry->uuid, sizeof item->uuid);
 		item->bytes = entry->bytes;
 		item->keyed = entry->keyed;
+		item->request_at = entry->request_at;
 		if (entry->attempts > item->attempts)
 			item->attempts = entry->attempts;
 	}
@@ -198,6 +200,45 @@ static void storage_answered(struct ship *ship, const struct job *job)
 	}
 }
 
+/* When the next sweep is due, from now on at the latest in `wait` ms. */
+static void sweep_within(struct ship *ship, int64_t wait)
+{
+	if (wait > SWEEP_LOOK)
+		wait = SWEEP_LOOK;
+	ship->sweep_at = flow_least(ship->sweep_at, flow_now(ship) + wait);
+}
+
+/* Something came that is kept for a time alone. */
+static void expect_sweep(struct ship *ship, const struct spool_change *change)
+{
+	if (change->kind == CHANGE_DEAD && ship->config->keep_dead != CONFIG_FOREVER)
+		sweep_within(ship, ship->config->keep_dead);
+	else if (change->kind == CHANGE_DELIVERED && change->receipt_at > 0)
+		sweep_within(ship, ship->config->keep_delivered);
+}
+
+static void accept_sweep(struct ship *ship, const struct job *job)
+{
+	if (!job->sweep)
+		return;
+	if (!job->has_swept) {
+		sweep_within(ship, SWEEP_PATIENCE);
+		return;
+	}
+	ship->swept += job->swept.dead;
+	if (job->swept.more) {
+		sweep_within(ship, SHRINK_PACE);
+		return;
+	}
+	if (ship->swept > 0)
+		flow_say(ship, LOG_INFO, "%" PRId64 " dead letters were discarded, since they were older "
+		         "than keep_dead allows", ship->swept);
+	ship->swept = 0;
+	if (job->swept.due != INT64_MAX)
+		sweep_within(ship, job->swept.due > job->wall ? job->swept.due - job->wall + 1
+		                                              : SWEEP_LOOK);
+}
+
 /* The verdicts of the job are written: their records are done with. */
 static void verdicts_written(struct ship *ship, enum spool_status settled)
 {
@@ -207,6 +248,7 @@ static void verdicts_written(struct ship *ship, enum spool_status settled)
 		return;
 	for (size_t i = 0; i < done; i++) {
 		struct item *item = ship->verdicts[i].item;
+		expect_sweep(ship, &ship->changes[i]);
 		if (item != NULL && ship->changes[i].missed) {
 			/* Perhaps replaced by another row under the same id: look again. */
 			ship->frontier = flow_least(ship->frontier, item->id);
@@ -274,6 +316,7 @@ void claim_accept(struct ship *ship, struct job *job)
 	storage_answered(ship, job);
 	verdicts_written(ship, job->settled);
 	ship->limits_due = job->limits;
+	accept_sweep(ship, job);
 	if (job->roomy)
 		ship->shrink_at = flow_now(ship) + SHRINK_PATIENCE;
 	if (job->shrink)
@@ -542,6 +585,7 @@ void claim_next(struct ship *ship)
 	struct job *job = ship->job;
 	memset(job, 0, offsetof(struct job, entries));
 	job->entry_count = 0;
+	job->has_swept = false;
 	job->end = job->reopened = job->abandoned = job->roomy = false;
 	job->need = 0;
 	job->unknown_count = 0;
@@ -568,8 +612,11 @@ void claim_next(struct ship *ship)
 	job->shrink = claim_is_idle(ship) && flow_now(ship) >= ship->shrink_at;
 	if (job->shrink)
 		ship->shrink_at = INT64_MAX;
+	job->sweep = !ship->stopping && flow_now(ship) >= ship->sweep_at;
+	if (job->sweep)
+		ship->sweep_at = INT64_MAX;
 	if (!settles && job->load_count == 0 && job->scan == SCAN_NOTHING && !job->touch &&
-	    !job->limits && !job->shrink)
+	    !job->limits && !job->shrink && !job->sweep)
 		return;
 	ship->working = true;
 	ship->world.work(ship->world.self, job);

@@ -18,6 +18,7 @@
 #define TRIED_MAX 16          /* sessions that a held app's probes go through in turn */
 #define ACCUSED_MAX 16
 #define REJECTED_MAX 10       /* in a row: then the configuration is the cause */
+#define SWEEP_LOOK 3600000    /* ms: the host's clock may be set in between */
 #define CAREFUL_RECORDS 256   /* one at a time after a crash: as many as were in memory then */
 
 struct app {
@@ -110,6 +111,8 @@ struct ship {
 	char reason[REPORT_REASON_SIZE]; /* why the destination is not up */
 	int64_t since, last_delivered_at;
 	int64_t shrink_at; /* when to give free space back, INT64_MAX: there is none */
+	int64_t sweep_at;  /* when what was kept long enough is looked for, INT64_MAX: nothing is kept */
+	int64_t swept;     /* dead letters that went since that was last said */
 	bool limits_due; /* a reload may have changed them */
 	uint64_t news;   /* how often the report has changed */
 	bool report_due; /* the state changed and is not written down yet */

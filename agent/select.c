@@ -22,6 +22,16 @@ bool selection_parse_id(const char *text, int64_t *id)
 	return end != text && *end == '\0' && errno == 0 && strspn(text, "-0123456789") == strlen(text);
 }
 
+bool selection_parse_uuid(const char *text, char uuid[RECORD_UUID_SIZE + 1])
+{
+	if (strlen(text) != RECORD_UUID_SIZE ||
+	    strspn(text, "0123456789abcdefABCDEF") != RECORD_UUID_SIZE)
+		return false;
+	for (size_t i = 0; i <= RECORD_UUID_SIZE; i++)
+		uuid[i] = text[i] >= 'A' && text[i] <= 'F' ? (char)(text[i] - 'A' + 'a') : text[i];
+	return true;
+}
+
 bool selection_parse_time(const char *text, int64_t *time)
 {
 	static const char *const forms[] = { "%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M",
@@ -90,6 +100,10 @@ const char *selection_take(struct selection *selection, int letter, const char *
 		break;
 	case SELECT_DEAD:
 		selection->dead = true;
+		narrows = false;
+		break;
+	case SELECT_DELIVERED:
+		selection->delivered = true;
 		narrows = false;
 		break;
 	case SELECT_ALL:

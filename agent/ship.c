@@ -79,6 +79,11 @@ static struct verdict_note *settle(struct ship *ship, struct item *item,
 		.kind = kind, .id = item->id, .bytes = item->bytes,
 		.keyed = item->keyed, .attempts = item->attempts
 	};
+	if (kind == CHANGE_DELIVERED && ship->config->keep_delivered > 0) {
+		verdict->change.receipt_at = ship->world.wall(ship->world.self);
+		verdict->change.request_at = item->request_at;
+		verdict->change.http_status = item->status;
+	}
 	memcpy(verdict->change.uuid, item->uuid, sizeof item->uuid);
 	return verdict;
 }
@@ -637,6 +642,7 @@ void ship_answered(struct ship *ship, void *ticket, const struct answer *answer)
 
 	switch (judgement.verdict) {
 	case VERDICT_DELIVERED:
+		item->status = answer->status;
 		handle_delivered(ship, item);
 		break;
 	case VERDICT_REJECTED:
@@ -745,6 +751,8 @@ static void set_alarm(struct ship *ship)
 		                                                             ship->breaker.witness));
 	if (!ship->stopping && ship->storage == SPOOL_OK) {
 		at = flow_least(at, ship->next_due);
+		if (!ship->working)
+			at = flow_least(at, ship->sweep_at);
 		if (!ship->working && claim_is_idle(ship))
 			at = flow_least(at, ship->shrink_at);
 		if (ship->roster.item_count > 0)
@@ -878,6 +886,7 @@ struct ship *ship_new(const struct config *config, const struct ship_world *worl
 	ship->more = true;
 	ship->next_due = ship->shrink_at = INT64_MAX;
 	ship->look_again_at = flow_now(ship) + LOOK_AGAIN;
+	ship->sweep_at = flow_now(ship); /* perhaps something is due since yesterday */
 	ship->last_delivered_at = -1;
 	ship->since = world->wall(world->self);
 	ship->report_due = true;
@@ -927,6 +936,7 @@ void ship_try_now(struct ship *ship)
 		if (ship->apps[i].probe_due != INT64_MAX)
 			ship->apps[i].probe_due = time;
 	ship->storage_retry = time;
+	ship->sweep_at = time; /* somebody may have brought old ones in */
 	ship->frontier = SPOOL_FIRST_ID; /* a person may have put rows back under old ids */
 	ship->more = true;
 	pump(ship);
@@ -1006,6 +1016,7 @@ bool ship_reload(struct ship *ship, const struct config *config)
 	ship->unknown_count = 0;
 	flow_start_over(ship, false);
 	breaker_try_now(&ship->breaker, flow_now(ship));
+	ship->sweep_at = flow_now(ship);
 	ship->report_due = ship->limits_due = true;
 	pump(ship);
 	return true;
