@@ -231,12 +231,12 @@ static void accept_sweep(struct ship *ship, const struct job *job)
 		return;
 	}
 	if (ship->swept > 0)
-		flow_say(ship, LOG_INFO, "%" PRId64 " dead letters were discarded, since they were older "
-		         "than keep_dead allows", ship->swept);
+		flow_say(ship, LOG_INFO, "dead letters that were older than keep_dead allows were "
+		         "discarded: %" PRId64, ship->swept);
 	ship->swept = 0;
 	if (job->swept.due != INT64_MAX)
-		sweep_within(ship, job->swept.due > job->wall ? job->swept.due - job->wall + 1
-		                                              : SWEEP_LOOK);
+		sweep_within(ship, job->swept.due >= job->wall ? job->swept.due - job->wall + 1
+		                                               : SWEEP_LOOK);
 }
 
 /* The verdicts of the job are written: their records are done with. */
