@@ -239,6 +239,25 @@ static void accept_sweep(struct ship *ship, const struct job *job)
 		                                               : SWEEP_LOOK);
 }
 
+static void accept_figures(struct ship *ship, const struct job *job)
+{
+	if (!job->has_ledger)
+		return;
+	bool died = job->ledger.dead != ship->figures.dead;
+	ship->figures = (struct figures){ true, job->ledger.waiting, job->ledger.dead,
+		                          job->ledger.bytes, job->ledger.max_spool };
+	/* Dead letters may come by an import, too. */
+	if (died && job->ledger.dead > 0 && ship->config->keep_dead != CONFIG_FOREVER)
+		sweep_within(ship, ship->config->keep_dead);
+	if (!flow_tells(ship))
+		return;
+	struct events_told told = ship->told;
+	struct report report;
+	ship_report(ship, &report);
+	if (events_decide(&told, &report, &ship->figures, NULL, NULL))
+		ship->report_due = true;
+}
+
 /* The verdicts of the job are written: their records are done with. */
 static void verdicts_written(struct ship *ship, enum spool_status settled)
 {
@@ -249,6 +268,8 @@ static void verdicts_written(struct ship *ship, enum spool_status settled)
 	for (size_t i = 0; i < done; i++) {
 		struct item *item = ship->verdicts[i].item;
 		expect_sweep(ship, &ship->changes[i]);
+		if (ship->changes[i].kind == CHANGE_DEAD)
+			ship->figures_due = true;
 		if (item != NULL && ship->changes[i].missed) {
 			/* Perhaps replaced by another row under the same id: look again. */
 			ship->frontier = flow_least(ship->frontier, item->id);
@@ -287,8 +308,10 @@ static void note_unknown_app(struct ship *ship, const char *name)
 		return;
 	(void)snprintf(ship->unknown[ship->unknown_count++], JOB_NAME_SIZE, "%s", name);
 	ship->report_due = true;
-	flow_say(ship, LOG_ERROR, "app %s is not in the configuration: its records wait, others go "
-	         "on; add a section [app %s] with its keys", name, name);
+	/* Its name is a producer's word, and none for a log. */
+	flow_say(ship, LOG_ERROR, "an app that is not in the configuration has records: they wait, "
+	         "others go on; 'reconify-agent status' names it: add a section [app NAME] with its "
+	         "keys");
 	flow_hold_app(ship, APP_UNKNOWN, INT64_MAX,
 	              "not in the configuration: add its section with its keys, then reload");
 }
@@ -317,6 +340,7 @@ void claim_accept(struct ship *ship, struct job *job)
 	verdicts_written(ship, job->settled);
 	ship->limits_due = job->limits;
 	accept_sweep(ship, job);
+	accept_figures(ship, job);
 	if (job->roomy)
 		ship->shrink_at = flow_now(ship) + SHRINK_PATIENCE;
 	if (job->shrink)
@@ -359,6 +383,23 @@ static bool settle_is_due(const struct ship *ship)
 	        flow_now(ship) >= ship->settle_due);
 }
 
+/* What a person is told of is noted with what it is about, so that no restart tells it
+ * again. */
+static void tell_events(struct ship *ship, const struct report *report)
+{
+	if (!flow_tells(ship) ||
+	    !events_decide(&ship->told, report, &ship->figures, ship->world.tell, ship->world.self))
+		return;
+	char *json = events_told_to_json(&ship->told);
+	if (json == NULL)
+		return;
+	struct verdict_note *verdict = flow_new_verdict(ship);
+	verdict->note = json;
+	verdict->change = (struct spool_change){
+		.kind = CHANGE_NOTE, .name = SHIP_TOLD_NOTE, .value = json
+	};
+}
+
 static void write_report(struct ship *ship)
 {
 	if (!ship->report_due)
@@ -366,6 +407,7 @@ static void write_report(struct ship *ship)
 	struct report report;
 	ship->news++;
 	ship_report(ship, &report);
+	tell_events(ship, &report);
 	char *json = report_to_json(&report);
 	ship->report_due = false;
 	if (json == NULL)
@@ -585,7 +627,7 @@ void claim_next(struct ship *ship)
 	struct job *job = ship->job;
 	memset(job, 0, offsetof(struct job, entries));
 	job->entry_count = 0;
-	job->has_swept = false;
+	job->has_swept = job->has_ledger = false;
 	job->end = job->reopened = job->abandoned = job->roomy = false;
 	job->need = 0;
 	job->unknown_count = 0;
@@ -612,11 +654,16 @@ void claim_next(struct ship *ship)
 	job->shrink = claim_is_idle(ship) && flow_now(ship) >= ship->shrink_at;
 	if (job->shrink)
 		ship->shrink_at = INT64_MAX;
+	job->figures = !ship->stopping && ship->figures_due && flow_now(ship) >= ship->figures_at;
+	if (job->figures) {
+		ship->figures_due = false;
+		ship->figures_at = flow_now(ship) + FIGURES_PACE;
+	}
 	job->sweep = !ship->stopping && flow_now(ship) >= ship->sweep_at;
 	if (job->sweep)
 		ship->sweep_at = INT64_MAX;
 	if (!settles && job->load_count == 0 && job->scan == SCAN_NOTHING && !job->touch &&
-	    !job->limits && !job->shrink && !job->sweep)
+	    !job->limits && !job->shrink && !job->sweep && !job->figures)
 		return;
 	ship->working = true;
 	ship->world.work(ship->world.self, job);

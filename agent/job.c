@@ -369,12 +369,15 @@ void job_run(struct job *job, struct spool **spool, const char *path)
 		if (job->has_swept && job->swept.dead + job->swept.receipts > 0)
 			job->roomy = job->roomy || spool_has_room(*spool);
 	}
-	if (job->load_count == 0 && job->scan == SCAN_NOTHING && !job->touch)
+	if (job->load_count == 0 && job->scan == SCAN_NOTHING && !job->touch && !job->figures)
 		return;
 	job->read = spool_begin_read(*spool);
 	if (job->read == SPOOL_OK) {
 		if (job->touch)
 			touch(job, *spool);
+		/* Where somebody took the ledger's row away, the records still go out. */
+		if (job->figures)
+			job->has_ledger = spool_read_counters(*spool, &job->ledger) == SPOOL_OK;
 		if (job->read == SPOOL_OK)
 			load_by_id(job, *spool);
 		if (job->read == SPOOL_OK && job->scan != SCAN_NOTHING && job->need == 0)

@@ -335,6 +335,8 @@ static void destination_alive(struct ship *ship, const struct item *by)
 {
 	if (!is_news(ship, by))
 		return;
+	ship->report_due = ship->report_due || (!ship->proven && ship->told.endpoint);
+	ship->proven = true;
 	int64_t witness = breaker_blames_witness(&ship->breaker) ? ship->breaker.witness : 0;
 	if (!breaker_alive(&ship->breaker, flow_now(ship)))
 		return;
@@ -509,6 +511,10 @@ static void handle_delivered(struct ship *ship, struct item *item)
 	uint64_t sent = item->sent;
 	app->rejected_count = 0;
 	release_app(ship, item->app);
+	if (!app->proven && item->generation == ship->generation) {
+		app->proven = true;
+		ship->report_due = ship->report_due || ship->told.app_count > 0;
+	}
 	clear_accused(ship, item);
 	(void)settle(ship, item, CHANGE_DELIVERED);
 	ship->last_delivered_at = ship->world.wall(ship->world.self);
@@ -889,7 +895,9 @@ struct ship *ship_new(const struct config *config, const struct ship_world *worl
 	ship->sweep_at = flow_now(ship); /* perhaps something is due since yesterday */
 	ship->last_delivered_at = -1;
 	ship->since = world->wall(world->self);
-	ship->report_due = true;
+	ship->report_due = ship->figures_due = true;
+	if (options->told != NULL && config->notify_command != NULL)
+		events_told_from_json(options->told, &ship->told);
 	ship->careful = options->careful ? CAREFUL_RECORDS : 0;
 	ship->last_id = options->last_id;
 	if (options->condemned != NULL)
@@ -917,7 +925,7 @@ void ship_free(struct ship *ship)
 
 void ship_wake(struct ship *ship)
 {
-	ship->more = true;
+	ship->more = ship->figures_due = true;
 	pump(ship);
 }
 
@@ -936,6 +944,8 @@ void ship_try_now(struct ship *ship)
 		if (ship->apps[i].probe_due != INT64_MAX)
 			ship->apps[i].probe_due = time;
 	ship->storage_retry = time;
+	ship->figures_due = true;
+	ship->figures_at = time;
 	ship->sweep_at = time; /* somebody may have brought old ones in */
 	ship->frontier = SPOOL_FIRST_ID; /* a person may have put rows back under old ids */
 	ship->more = true;
@@ -1014,9 +1024,13 @@ bool ship_reload(struct ship *ship, const struct config *config)
 			item->session->app = item->app;
 	}
 	ship->unknown_count = 0;
+	ship->scanned_once = false; /* who is unknown now is to be seen first */
 	flow_start_over(ship, false);
 	breaker_try_now(&ship->breaker, flow_now(ship));
 	ship->sweep_at = flow_now(ship);
+	ship->figures_due = true;
+	if (config->notify_command == NULL)
+		ship->told = (struct events_told){ .endpoint = false };
 	ship->report_due = ship->limits_due = true;
 	pump(ship);
 	return true;
@@ -1035,7 +1049,13 @@ static void report_app(struct report *report, const struct app *app)
 	struct report_app *into = &report->apps[report->app_count++];
 	(void)snprintf(into->name, sizeof into->name, "%s", app->name);
 	into->held = app->held;
+	into->proven = app->proven;
 	memcpy(into->reason, app->reason, sizeof into->reason);
+}
+
+struct figures ship_figures(const struct ship *ship)
+{
+	return ship->figures;
 }
 
 uint64_t ship_news(const struct ship *ship)
@@ -1056,6 +1076,8 @@ void ship_report(const struct ship *ship, struct report *report)
 		.locked = ship->storage == SPOOL_BUSY,
 		.damaged_from = ship->damaged_from,
 		.damaged_to = ship->damaged_to,
+		.proven = ship->proven,
+		.scanned = ship->scanned_once,
 		.quiet = ship_is_quiet(ship)
 	};
 	memcpy(report->reason, ship->reason, sizeof report->reason);
@@ -1088,5 +1110,6 @@ void ship_report(const struct ship *ship, struct report *report)
 		struct app app = ship->apps[APP_UNKNOWN];
 		app.name = ship->unknown[i];
 		report_app(report, &app);
+		report->apps[report->app_count - 1].unknown = true;
 	}
 }

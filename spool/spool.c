@@ -545,8 +545,9 @@ enum spool_status spool_one_number(struct spool *spool, enum query query, int64_
 	return status;
 }
 
-static enum spool_status read_counters(struct spool *spool, struct spool_ledger *ledger)
+enum spool_status spool_read_counters(struct spool *spool, struct spool_ledger *ledger)
 {
+	*ledger = (struct spool_ledger){ .oldest_at = -1 };
 	sqlite3_stmt *row = spool_statement(spool, LEDGER);
 	if (row == NULL)
 		return spool->error.status;
@@ -564,6 +565,10 @@ static enum spool_status read_counters(struct spool *spool, struct spool_ledger 
 		ledger->max_spool = sqlite3_column_int64(row, at++);
 		ledger->max_record = sqlite3_column_int64(row, at++);
 		ledger->drop_oldest = sqlite3_column_int64(row, at++) != 0;
+		ledger->waiting = ledger->accepted - ledger->delivered - ledger->dead -
+		                  ledger->discarded - ledger->dropped - ledger->purged -
+		                  ledger->removed;
+		ledger->dead_counted = ledger->dead;
 	}
 	enum spool_status status = SPOOL_OK;
 	if (rc == SQLITE_DONE) {
@@ -586,16 +591,12 @@ enum spool_status spool_read_ledger(struct spool *spool, int patience_ms,
 		return status;
 	/* Older versions of SQLite refuse to read any column of a row above the limit. */
 	(void)sqlite3_limit(spool->db, SQLITE_LIMIT_LENGTH, INT_MAX);
-	status = read_counters(spool, ledger);
+	status = spool_read_counters(spool, ledger);
 	if (status == SPOOL_OK)
 		status = spool_one_number(spool, OLDEST, -1, &ledger->oldest_at);
 	if (status == SPOOL_OK)
 		status = spool_one_number(spool, LAST, SPOOL_FIRST_ID, &ledger->last_id);
 	if (status == SPOOL_OK) {
-		ledger->waiting = ledger->accepted - ledger->delivered - ledger->dead -
-		                  ledger->discarded - ledger->dropped - ledger->purged -
-		                  ledger->removed;
-		ledger->dead_counted = ledger->dead;
 		int64_t waiting = 0, dead = 0;
 		struct patience patience;
 		if (clock_gettime(CLOCK_MONOTONIC, &patience.end) != 0)

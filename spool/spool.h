@@ -203,6 +203,9 @@ struct spool_ledger {
 enum spool_status spool_read_ledger(struct spool *spool, int patience,
                                     struct spool_ledger *ledger);
 
+/* Reads the ledger's counters alone, which costs next to nothing; `counted` is false. */
+enum spool_status spool_read_counters(struct spool *spool, struct spool_ledger *ledger);
+
 /* Reads a dead letter; SPOOL_END: none of that id. Borrowed until the next
  * call. `*reason` and `*server_said` likewise. */
 enum spool_status spool_load_dead(struct spool *spool, int64_t id, struct record *record,

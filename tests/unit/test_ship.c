@@ -635,7 +635,8 @@ static void an_unknown_app_waits_and_is_named(void **state)
 	run_for(world, MINUTE);
 	assert_true(other->accepted);
 	assert_int_equal(waiting(world), 1);
-	assert_non_null(strstr(world->said, "nobody"));
+	assert_non_null(strstr(world->said, "an app that is not in the configuration"));
+	assert_null(strstr(world->said, "nobody"));
 	run_quietly(world, HOUR, 50);
 	destroy(world);
 }
