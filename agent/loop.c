@@ -218,9 +218,14 @@ static void reap_hook(struct loop *loop)
 {
 	char outcome[64];
 	int status = 0;
-	if (loop->hook <= 0 || waitpid(loop->hook, &status, WNOHANG) != loop->hook)
+	siginfo_t about = { .si_pid = 0 };
+	if (loop->hook <= 0 ||
+	    waitid(P_PID, (id_t)loop->hook, &about, WEXITED | WNOHANG | WNOWAIT) != 0 ||
+	    about.si_pid != loop->hook)
 		return;
-	(void)kill(-loop->hook, SIGKILL); /* whoever it left behind */
+	/* Whoever it left behind; before its number can be another's. */
+	(void)kill(-loop->hook, SIGKILL);
+	(void)waitpid(loop->hook, &status, 0);
 	loop->hook = 0;
 	(void)uv_timer_stop(&loop->hook_timer);
 	if (hook_outcome(status, outcome, sizeof outcome) != NULL)
@@ -269,9 +274,8 @@ static void world_tell(void *self, const struct event *event)
 	struct pending **end = &loop->events;
 	while (*end != NULL)
 		end = &(*end)->next;
-	*end = pending;
+	*end = pending; /* go_on() runs it, by the configuration that holds then */
 	loop->event_count++;
-	run_hooks(loop);
 }
 
 /* The service manager ends it too, most likely. No zombie stays in any case. */
@@ -1093,6 +1097,7 @@ static void go_on(struct loop *loop)
 		log_line(&loop->options->log, LOG_INFO, "configuration reloaded");
 		notify_ready(&loop->options->notify);
 	}
+	run_hooks(loop);
 	tell_manager(loop);
 	if (loop->options->last_id != INT64_MAX && !loop->stopping && ship_is_quiet(loop->ship)) {
 		struct report report;

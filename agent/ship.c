@@ -759,6 +759,8 @@ static void set_alarm(struct ship *ship)
 		at = flow_least(at, ship->next_due);
 		if (!ship->working)
 			at = flow_least(at, ship->sweep_at);
+		if (!ship->working && ship->figures_due && flow_tells(ship))
+			at = flow_least(at, ship->figures_at);
 		if (!ship->working && claim_is_idle(ship))
 			at = flow_least(at, ship->shrink_at);
 		if (ship->roster.item_count > 0)
