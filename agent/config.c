@@ -894,6 +894,15 @@ static char *value_in_words(const struct key *key, const void *place)
 	const char *text;
 
 	switch (key->kind) {
+	case VALUE_DURATION_OR_0:
+	case VALUE_DURATION_OR_FOREVER:
+		if (*(const int64_t *)place == CONFIG_FOREVER)
+			return copy("forever");
+		if (*(const int64_t *)place > 0 && *(const int64_t *)place % DAY == 0)
+			return sentence("%lldd", (long long)(*(const int64_t *)place / DAY));
+		return number_in_words(*(const int64_t *)place, spans, "hms");
+	case VALUE_LOG_FORMAT:
+		return copy(*(const enum config_log_format *)place == LOG_TEXT ? "text" : "json");
 	case VALUE_DURATION:
 		return number_in_words(*(const int64_t *)place, spans, "hms");
 	case VALUE_SIZE:
@@ -912,12 +921,13 @@ static char *value_in_words(const struct key *key, const void *place)
 	case VALUE_KEY:
 	case VALUE_KEY_FILE:
 	case VALUE_VERSION:
+	case VALUE_COMMAND:
 		break;
 	}
 	text = *(char *const *)place;
 	if (text == NULL)
 		return copy("");
-	if (key->kind == VALUE_KEY)
+	if (key->kind == VALUE_KEY || key->kind == VALUE_COMMAND) /* with a token, perhaps */
 		return copy("****");
 	return key->kind == VALUE_URL || key->kind == VALUE_PROXY ? masked_address(text) : copy(text);
 }
