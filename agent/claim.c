@@ -11,6 +11,7 @@
 #define STORAGE_PATIENCE_BASE 100
 #define STORAGE_PATIENCE_CAP 30000
 #define SHRINK_PATIENCE 5000 /* ms after the last settle, since more may come, */
+#define SWEEP_PATIENCE 5000  /* ms after a sweep that failed */
 #define SHRINK_PACE 50       /* and between two steps, for the producers */
 
 /* --- What a job brought back -------------------------------------------- */
@@ -79,6 +80,7 @@ static void accept_entry(struct ship *ship, struct job_entry *entry)
 		memcpy(item->uuid, entry->uuid, sizeof item->uuid);
 		item->bytes = entry->bytes;
 		item->keyed = entry->keyed;
+		item->request_at = entry->request_at;
 		if (entry->attempts > item->attempts)
 			item->attempts = entry->attempts;
 	}
@@ -198,6 +200,64 @@ static void storage_answered(struct ship *ship, const struct job *job)
 	}
 }
 
+/* When the next sweep is due, from now on at the latest in `wait` ms. */
+static void sweep_within(struct ship *ship, int64_t wait)
+{
+	if (wait > SWEEP_LOOK)
+		wait = SWEEP_LOOK;
+	ship->sweep_at = flow_least(ship->sweep_at, flow_now(ship) + wait);
+}
+
+/* Something came that is kept for a time alone. */
+static void expect_sweep(struct ship *ship, const struct spool_change *change)
+{
+	if (change->kind == CHANGE_DEAD && ship->config->keep_dead != CONFIG_FOREVER)
+		sweep_within(ship, ship->config->keep_dead);
+	else if (change->kind == CHANGE_DELIVERED && change->receipt_at > 0)
+		sweep_within(ship, ship->config->keep_delivered);
+}
+
+static void accept_sweep(struct ship *ship, const struct job *job)
+{
+	if (!job->sweep)
+		return;
+	if (!job->has_swept) {
+		sweep_within(ship, SWEEP_PATIENCE);
+		return;
+	}
+	ship->swept += job->swept.dead;
+	if (job->swept.more) {
+		sweep_within(ship, SHRINK_PACE);
+		return;
+	}
+	if (ship->swept > 0)
+		flow_say(ship, LOG_INFO, "dead letters that were older than keep_dead allows were "
+		         "discarded: %" PRId64, ship->swept);
+	ship->swept = 0;
+	if (job->swept.due != INT64_MAX)
+		sweep_within(ship, job->swept.due >= job->wall ? job->swept.due - job->wall + 1
+		                                               : SWEEP_LOOK);
+}
+
+static void accept_figures(struct ship *ship, const struct job *job)
+{
+	if (!job->has_ledger)
+		return;
+	bool died = job->ledger.dead != ship->figures.dead;
+	ship->figures = (struct figures){ true, job->ledger.waiting, job->ledger.dead,
+		                          job->ledger.bytes, job->ledger.max_spool };
+	/* Dead letters may come by an import, too. */
+	if (died && job->ledger.dead > 0 && ship->config->keep_dead != CONFIG_FOREVER)
+		sweep_within(ship, ship->config->keep_dead);
+	if (!flow_tells(ship))
+		return;
+	struct events_told told = ship->told;
+	struct report report;
+	ship_report(ship, &report);
+	if (events_decide(&told, &report, &ship->figures, NULL, NULL))
+		ship->report_due = true;
+}
+
 /* The verdicts of the job are written: their records are done with. */
 static void verdicts_written(struct ship *ship, enum spool_status settled)
 {
@@ -207,6 +267,9 @@ static void verdicts_written(struct ship *ship, enum spool_status settled)
 		return;
 	for (size_t i = 0; i < done; i++) {
 		struct item *item = ship->verdicts[i].item;
+		expect_sweep(ship, &ship->changes[i]);
+		if (ship->changes[i].kind == CHANGE_DEAD)
+			ship->figures_due = true;
 		if (item != NULL && ship->changes[i].missed) {
 			/* Perhaps replaced by another row under the same id: look again. */
 			ship->frontier = flow_least(ship->frontier, item->id);
@@ -245,8 +308,10 @@ static void note_unknown_app(struct ship *ship, const char *name)
 		return;
 	(void)snprintf(ship->unknown[ship->unknown_count++], JOB_NAME_SIZE, "%s", name);
 	ship->report_due = true;
-	flow_say(ship, LOG_ERROR, "app %s is not in the configuration: its records wait, others go "
-	         "on; add a section [app %s] with its keys", name, name);
+	/* Its name is a producer's word, and none for a log. */
+	flow_say(ship, LOG_ERROR, "an app that is not in the configuration has records: they wait, "
+	         "others go on; 'reconify-agent status' names it: add a section [app NAME] with its "
+	         "keys");
 	flow_hold_app(ship, APP_UNKNOWN, INT64_MAX,
 	              "not in the configuration: add its section with its keys, then reload");
 }
@@ -274,6 +339,8 @@ void claim_accept(struct ship *ship, struct job *job)
 	storage_answered(ship, job);
 	verdicts_written(ship, job->settled);
 	ship->limits_due = job->limits;
+	accept_sweep(ship, job);
+	accept_figures(ship, job);
 	if (job->roomy)
 		ship->shrink_at = flow_now(ship) + SHRINK_PATIENCE;
 	if (job->shrink)
@@ -316,6 +383,23 @@ static bool settle_is_due(const struct ship *ship)
 	        flow_now(ship) >= ship->settle_due);
 }
 
+/* What a person is told of is noted with what it is about, so that no restart tells it
+ * again. */
+static void tell_events(struct ship *ship, const struct report *report)
+{
+	if (!flow_tells(ship) ||
+	    !events_decide(&ship->told, report, &ship->figures, ship->world.tell, ship->world.self))
+		return;
+	char *json = events_told_to_json(&ship->told);
+	if (json == NULL)
+		return;
+	struct verdict_note *verdict = flow_new_verdict(ship);
+	verdict->note = json;
+	verdict->change = (struct spool_change){
+		.kind = CHANGE_NOTE, .name = SHIP_TOLD_NOTE, .value = json
+	};
+}
+
 static void write_report(struct ship *ship)
 {
 	if (!ship->report_due)
@@ -323,6 +407,7 @@ static void write_report(struct ship *ship)
 	struct report report;
 	ship->news++;
 	ship_report(ship, &report);
+	tell_events(ship, &report);
 	char *json = report_to_json(&report);
 	ship->report_due = false;
 	if (json == NULL)
@@ -542,6 +627,7 @@ void claim_next(struct ship *ship)
 	struct job *job = ship->job;
 	memset(job, 0, offsetof(struct job, entries));
 	job->entry_count = 0;
+	job->has_swept = job->has_ledger = false;
 	job->end = job->reopened = job->abandoned = job->roomy = false;
 	job->need = 0;
 	job->unknown_count = 0;
@@ -568,8 +654,16 @@ void claim_next(struct ship *ship)
 	job->shrink = claim_is_idle(ship) && flow_now(ship) >= ship->shrink_at;
 	if (job->shrink)
 		ship->shrink_at = INT64_MAX;
+	job->figures = !ship->stopping && ship->figures_due && flow_now(ship) >= ship->figures_at;
+	if (job->figures) {
+		ship->figures_due = false;
+		ship->figures_at = flow_now(ship) + FIGURES_PACE;
+	}
+	job->sweep = !ship->stopping && flow_now(ship) >= ship->sweep_at;
+	if (job->sweep)
+		ship->sweep_at = INT64_MAX;
 	if (!settles && job->load_count == 0 && job->scan == SCAN_NOTHING && !job->touch &&
-	    !job->limits && !job->shrink)
+	    !job->limits && !job->shrink && !job->sweep && !job->figures)
 		return;
 	ship->working = true;
 	ship->world.work(ship->world.self, job);

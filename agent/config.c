@@ -26,6 +26,7 @@
 #define SECOND INT64_C(1000)
 #define MINUTE (60 * SECOND)
 #define HOUR (60 * MINUTE)
+#define DAY (24 * HOUR)
 
 /* ------------------------------------------------------------- what is known */
 
@@ -37,19 +38,23 @@ enum section {
 	SECTION_SPOOL,
 	SECTION_RETRY,
 	SECTION_LOG,
+	SECTION_NOTIFY,
 	SECTION_COUNT
 };
 
 static const char *const section_names[SECTION_COUNT] = {
 	[SECTION_ENDPOINT] = "endpoint", [SECTION_APP] = "app",     [SECTION_FORMAT] = "format",
 	[SECTION_SPOOL] = "spool",       [SECTION_RETRY] = "retry", [SECTION_LOG] = "log",
+	[SECTION_NOTIFY] = "notify",
 };
 
 #define SECTIONS_IN_WORDS \
-	"[endpoint], [app NAME], [format NAME], [spool], [retry] and [log]"
+	"[endpoint], [app NAME], [format NAME], [spool], [retry], [log] and [notify]"
 
 enum value_kind {
 	VALUE_DURATION,  /* int64_t, ms */
+	VALUE_DURATION_OR_0,       /* likewise, and 0 without a unit */
+	VALUE_DURATION_OR_FOREVER, /* likewise, or CONFIG_FOREVER */
 	VALUE_SIZE,      /* int64_t, bytes */
 	VALUE_COUNT,     /* unsigned */
 	VALUE_URL,       /* char * from here on */
@@ -59,8 +64,10 @@ enum value_kind {
 	VALUE_KEY,
 	VALUE_KEY_FILE,
 	VALUE_VERSION,
+	VALUE_COMMAND,   /* may be empty: none */
 	VALUE_WHEN_FULL, /* the enums */
-	VALUE_LOG_LEVEL
+	VALUE_LOG_LEVEL,
+	VALUE_LOG_FORMAT
 };
 
 /* `offset` is into struct config, config_app or config_format, by the section;
@@ -109,6 +116,11 @@ static const struct key keys[] = {
 	  "1K to 1G and at most max_spool, such as 64M" },
 	{ SECTION_SPOOL, "when_full", VALUE_WHEN_FULL, offsetof(struct config, when_full), 0, 0,
 	  "reject or drop-oldest" },
+	{ SECTION_SPOOL, "keep_dead", VALUE_DURATION_OR_FOREVER, offsetof(struct config, keep_dead),
+	  SECOND, 36500 * DAY, "forever or 1s to 36500d, such as 90d" },
+	{ SECTION_SPOOL, "keep_delivered", VALUE_DURATION_OR_0,
+	  offsetof(struct config, keep_delivered), SECOND, 36500 * DAY,
+	  "0 or 1s to 36500d, such as 30d" },
 	{ SECTION_RETRY, "base", VALUE_DURATION, offsetof(struct config, retry_base), SECOND,
 	  HOUR, "1s to 1h, such as 1s" },
 	{ SECTION_RETRY, "cap", VALUE_DURATION, offsetof(struct config, retry_cap), SECOND,
@@ -117,6 +129,12 @@ static const struct key keys[] = {
 	  1000, "a whole number from 1 to 1000, such as 8" },
 	{ SECTION_LOG, "level", VALUE_LOG_LEVEL, offsetof(struct config, log_level), 0, 0,
 	  "error, warning, info or debug" },
+	{ SECTION_LOG, "format", VALUE_LOG_FORMAT, offsetof(struct config, log_format), 0, 0,
+	  "text or json" },
+	{ SECTION_LOG, "summary", VALUE_DURATION_OR_0, offsetof(struct config, log_summary), SECOND,
+	  365 * DAY, "0 or 1s to 365d, such as 1h" },
+	{ SECTION_NOTIFY, "command", VALUE_COMMAND, offsetof(struct config, notify_command), 0, 0,
+	  "a command as one would type it into a shell, or nothing at all" },
 };
 #define KEY_COUNT (sizeof(keys) / sizeof(keys[0]))
 
@@ -186,26 +204,41 @@ static int64_t times(int64_t value, int64_t factor)
 	return value > INT64_MAX / factor ? INT64_MAX : value * factor;
 }
 
+/* In ms; 0: it is none. */
+static int64_t duration_unit(const char *unit)
+{
+	return strcmp(unit, "s") == 0   ? SECOND
+	       : strcmp(unit, "m") == 0 ? MINUTE
+	       : strcmp(unit, "h") == 0 ? HOUR
+	       : strcmp(unit, "d") == 0 ? DAY
+	                                : 0;
+}
+
 static bool parse_number(struct parser *parser, const struct key *key, const char *value,
                          int64_t *number)
 {
 	const char *unit = value;
 	int64_t factor = 0;
-	bool duration = key->kind == VALUE_DURATION, size = key->kind == VALUE_SIZE;
-	const char *units = duration ? "the units are s (seconds), m (minutes) and h (hours), "
-	                               "after a whole number"
+	bool size = key->kind == VALUE_SIZE, duration = !size && key->kind != VALUE_COUNT;
+	const char *units = duration ? "the units are s (seconds), m (minutes), h (hours) and d "
+	                               "(days), after a whole number"
 	                    : size   ? "the units are K, M and G (1024, 1024 K, 1024 M) or none "
 	                               "(bytes), after a whole number"
 	                             : "only digits may stand here";
 
+	if (key->kind == VALUE_DURATION_OR_FOREVER && strcmp(value, "forever") == 0) {
+		*number = CONFIG_FOREVER;
+		return true;
+	}
+	if (key->kind == VALUE_DURATION_OR_0 && strcmp(value, "0") == 0) {
+		*number = 0;
+		return true;
+	}
 	if (!take_number(&unit, number))
 		return fail(parser, "%s: '%s' does not begin with a digit: %s; right would be %s",
 		            key->name, value, units, key->right);
 	if (duration)
-		factor = strcmp(unit, "s") == 0   ? SECOND
-		         : strcmp(unit, "m") == 0 ? MINUTE
-		         : strcmp(unit, "h") == 0 ? HOUR
-		                                  : 0;
+		factor = duration_unit(unit);
 	else if (size)
 		factor = *unit == '\0'            ? 1
 		         : strcmp(unit, "K") == 0 ? KIB
@@ -233,8 +266,7 @@ bool config_parse_duration(const char *text, int64_t *duration)
 	int64_t factor;
 	if (!take_number(&unit, duration))
 		return false;
-	factor = strcmp(unit, "s") == 0 ? SECOND : strcmp(unit, "m") == 0 ? MINUTE
-	         : strcmp(unit, "h") == 0 ? HOUR : 0;
+	factor = duration_unit(unit);
 	*duration = factor > 0 ? times(*duration, factor) : 0;
 	return factor > 0;
 }
@@ -283,12 +315,15 @@ static bool set_value(struct parser *parser, const struct key *key, const char *
 	const char *wrong;
 	int64_t number;
 
-	if (*value == '\0' && key->kind != VALUE_PROXY && key->kind != VALUE_FILE)
+	if (*value == '\0' && key->kind != VALUE_PROXY && key->kind != VALUE_FILE &&
+	    key->kind != VALUE_COMMAND)
 		return fail(parser,
 		            "%s has no value; right would be %s (or no such line, for the default)",
 		            key->name, key->right);
 	switch (key->kind) {
 	case VALUE_DURATION:
+	case VALUE_DURATION_OR_0:
+	case VALUE_DURATION_OR_FOREVER:
 	case VALUE_SIZE:
 		return parse_number(parser, key, value, (int64_t *)(void *)place);
 	case VALUE_COUNT:
@@ -307,6 +342,7 @@ static bool set_value(struct parser *parser, const struct key *key, const char *
 			return refuse(parser, key, wrong);
 		break;
 	case VALUE_FILE:
+	case VALUE_COMMAND:
 		if (*value == '\0')
 			return true;
 		break;
@@ -344,6 +380,12 @@ static bool set_value(struct parser *parser, const struct key *key, const char *
 			            key->right);
 		parser->config->when_full =
 		    *value == 'r' ? WHEN_FULL_REJECT : WHEN_FULL_DROP_OLDEST;
+		return true;
+	case VALUE_LOG_FORMAT:
+		if (strcmp(value, "text") != 0 && strcmp(value, "json") != 0)
+			return fail(parser, "%s: '%s' is not known; right would be %s", key->name, value,
+			            key->right);
+		parser->config->log_format = *value == 't' ? LOG_TEXT : LOG_JSON;
 		return true;
 	case VALUE_LOG_LEVEL:
 		for (size_t i = 0; i < sizeof(levels) / sizeof(levels[0]); i++)
@@ -772,7 +814,10 @@ static struct config *new_config(const char *file)
 	config->retry_base = SECOND;
 	config->retry_cap = 5 * MINUTE;
 	config->max_attempts = 8;
+	config->keep_dead = CONFIG_FOREVER;
 	config->log_level = LOG_INFO;
+	config->log_format = LOG_TEXT;
+	config->log_summary = HOUR;
 	config->apps[0].name = copy("default");
 	config->app_count = 1;
 	return config;
@@ -849,6 +894,15 @@ static char *value_in_words(const struct key *key, const void *place)
 	const char *text;
 
 	switch (key->kind) {
+	case VALUE_DURATION_OR_0:
+	case VALUE_DURATION_OR_FOREVER:
+		if (*(const int64_t *)place == CONFIG_FOREVER)
+			return copy("forever");
+		if (*(const int64_t *)place > 0 && *(const int64_t *)place % DAY == 0)
+			return sentence("%lldd", (long long)(*(const int64_t *)place / DAY));
+		return number_in_words(*(const int64_t *)place, spans, "hms");
+	case VALUE_LOG_FORMAT:
+		return copy(*(const enum config_log_format *)place == LOG_TEXT ? "text" : "json");
 	case VALUE_DURATION:
 		return number_in_words(*(const int64_t *)place, spans, "hms");
 	case VALUE_SIZE:
@@ -867,12 +921,13 @@ static char *value_in_words(const struct key *key, const void *place)
 	case VALUE_KEY:
 	case VALUE_KEY_FILE:
 	case VALUE_VERSION:
+	case VALUE_COMMAND:
 		break;
 	}
 	text = *(char *const *)place;
 	if (text == NULL)
 		return copy("");
-	if (key->kind == VALUE_KEY)
+	if (key->kind == VALUE_KEY || key->kind == VALUE_COMMAND) /* with a token, perhaps */
 		return copy("****");
 	return key->kind == VALUE_URL || key->kind == VALUE_PROXY ? masked_address(text) : copy(text);
 }
@@ -980,5 +1035,6 @@ void config_free(struct config *config)
 	free(config->client_key);
 	free(config->spool_path);
 	free(config->origins);
+	wipe(config->notify_command);
 	free(config);
 }

@@ -15,8 +15,10 @@
 #define CONFIG_DEFAULT_SPOOL "/var/lib/reconify-agent/spool.db"
 #define CONFIG_APPS_MAX 64
 #define CONFIG_FORMATS_MAX 32
+#define CONFIG_FOREVER INT64_MAX
 
 enum config_log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
+enum config_log_format { LOG_TEXT, LOG_JSON };
 enum config_when_full { WHEN_FULL_REJECT, WHEN_FULL_DROP_OLDEST };
 
 struct config_app {
@@ -46,7 +48,12 @@ struct config {
 	enum config_when_full when_full;
 	int64_t retry_base, retry_cap; /* ms */
 	unsigned max_attempts;
+	int64_t keep_dead;      /* ms that a dead letter is kept; CONFIG_FOREVER */
+	int64_t keep_delivered; /* ms that a receipt is kept; 0: none is */
 	enum config_log_level log_level;
+	enum config_log_format log_format;
+	int64_t log_summary;  /* ms between two lines while something is wrong; 0: none */
+	char *notify_command; /* NULL: none. It may hold somebody's token: never shown */
 	struct config_app apps[CONFIG_APPS_MAX]; /* apps[0] is "default", always there */
 	size_t app_count;
 	struct config_format formats[CONFIG_FORMATS_MAX];
@@ -119,7 +126,7 @@ const struct config_app *config_find_app(const struct config *config, const char
 /* The configured version override for format `name`, or NULL. */
 const char *config_find_format(const struct config *config, const char *name, size_t size);
 
-/* A duration as the file has it ("90s", "5m", "2h"), in ms. False: it is not one. */
+/* A duration as the file has it ("90s", "5m", "2h", "30d"), in ms. False: it is not one. */
 bool config_parse_duration(const char *text, int64_t *duration);
 
 /* Overwrites the keys and frees all. NULL is allowed. */

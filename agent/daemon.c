@@ -18,6 +18,7 @@
 #include "agent/lock.h"
 #include "agent/log.h"
 #include "agent/loop.h"
+#include "agent/ship.h"
 #include "agent/status.h"
 
 #define WATCH_INTERVAL_MS 200
@@ -200,7 +201,7 @@ int daemon_run(const struct daemon_call *call, struct config *config)
 	}
 
 	loop_hold_signals();
-	struct log log = log_open(config->log_level);
+	struct log log = log_open(config, LOG_DEBUG);
 	apply_limits(spool, config, &log);
 	lock_note_crashes(&lock);
 	endpoint_in_words(config, endpoint, sizeof endpoint);
@@ -216,6 +217,8 @@ int daemon_run(const struct daemon_call *call, struct config *config)
 		.spool_path = config->spool_path, .lock = &lock, .log = log, .last_id = INT64_MAX,
 		.reload = reload, .context = &again
 	};
+	char *told = spool_note(spool, SHIP_TOLD_NOTE);
+	options.told = told;
 	notify_open(&options.notify);
 	/* The loop may replace the configuration, but never the spool. */
 	char *path = strdup(config->spool_path);
@@ -223,6 +226,8 @@ int daemon_run(const struct daemon_call *call, struct config *config)
 	code = loop_run(&options, &config, &spool, &last);
 	notify_close(&options.notify);
 	lock_release(&lock);
+	log_close(&log);
+	free(told);
 	free(path);
 	config_free(config);
 	return code;
@@ -369,8 +374,7 @@ int daemon_drain(const struct daemon_call *call, struct config *config, bool pro
 	if (code == EX_OK)
 		code = need_descriptors(config);
 	if (code == EX_OK && drain.last_id != SPOOL_FIRST_ID) {
-		struct log log = log_open(config->log_level < LOG_WARNING ? config->log_level
-		                                                          : LOG_WARNING);
+		struct log log = log_open(config, LOG_WARNING);
 		apply_limits(spool, config, &log);
 		lock_note_crashes(&lock);
 		struct loop_options options = {
@@ -380,6 +384,7 @@ int daemon_drain(const struct daemon_call *call, struct config *config, bool pro
 			.reload = reload_drain, .context = &drain
 		};
 		code = loop_run(&options, &config, &spool, &last);
+		log_close(&log);
 	} else {
 		last = (struct report){ .state = DESTINATION_UP };
 		spool_close(spool);

@@ -6,6 +6,7 @@
 #define AGENT_FLOW_H
 
 #include "agent/breaker.h"
+#include "agent/events.h"
 #include "agent/roster.h"
 #include "agent/ship.h"
 
@@ -18,11 +19,14 @@
 #define TRIED_MAX 16          /* sessions that a held app's probes go through in turn */
 #define ACCUSED_MAX 16
 #define REJECTED_MAX 10       /* in a row: then the configuration is the cause */
+#define FIGURES_PACE 1000     /* ms between two looks into the ledger */
+#define SWEEP_LOOK 3600000    /* ms: the host's clock may be set in between */
 #define CAREFUL_RECORDS 256   /* one at a time after a crash: as many as were in memory then */
 
 struct app {
 	const char *name;
 	bool held;
+	bool proven;               /* its keys were taken since they are these */
 	bool parked;               /* while the destination is down: others are to be probed */
 	bool by_rejections;        /* held because ten in a row were rejected */
 	char reason[REPORT_REASON_SIZE];
@@ -110,6 +114,13 @@ struct ship {
 	char reason[REPORT_REASON_SIZE]; /* why the destination is not up */
 	int64_t since, last_delivered_at;
 	int64_t shrink_at; /* when to give free space back, INT64_MAX: there is none */
+	int64_t sweep_at;  /* when what was kept long enough is looked for, INT64_MAX: nothing is kept */
+	int64_t swept;     /* dead letters that went since that was last said */
+	struct figures figures; /* of the ledger, when it was last read */
+	bool figures_due;       /* something may have changed since, */
+	int64_t figures_at;     /* but they are not read again before this time */
+	struct events_told told;
+	bool proven;            /* the destination was seen to work */
 	bool limits_due; /* a reload may have changed them */
 	uint64_t news;   /* how often the report has changed */
 	bool report_due; /* the state changed and is not written down yet */
@@ -132,6 +143,12 @@ static inline uint64_t flow_dice(const struct ship *ship)
 static inline int64_t flow_least(int64_t a, int64_t b)
 {
 	return a < b ? a : b;
+}
+
+/* Whether anybody wants to be told of events. */
+static inline bool flow_tells(const struct ship *ship)
+{
+	return ship->world.tell != NULL && ship->config->notify_command != NULL;
 }
 
 /* One sentence for the log. */

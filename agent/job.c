@@ -74,6 +74,7 @@ static bool build(struct job *job, struct spool *spool, const struct record *rec
 	entry->session = job_session(record->app, record->session);
 	entry->bytes = record_bytes(record);
 	entry->keyed = record->key.bytes != NULL;
+	entry->request_at = record->request_at.state == NUMBER_SET ? record->request_at.value : -1;
 	if (record->uuid.bytes != NULL && record->uuid.size == RECORD_UUID_SIZE &&
 	    memchr(record->uuid.bytes, '\0', RECORD_UUID_SIZE) == NULL)
 		memcpy(entry->uuid, record->uuid.bytes, RECORD_UUID_SIZE);
@@ -361,12 +362,22 @@ void job_run(struct job *job, struct spool **spool, const char *path)
 		              SPOOL_OK;
 	if (job->shrink && spool_shrink(*spool, &job->shrink) != SPOOL_OK)
 		job->shrink = false; /* a producer is at work, most likely: another time */
-	if (job->load_count == 0 && job->scan == SCAN_NOTHING && !job->touch)
+	if (job->sweep && job->settled == SPOOL_OK) {
+		const struct spool_keep keep = { job->config->keep_dead, job->config->keep_delivered };
+		/* Where it fails, it is for the next time: nobody waits for it. */
+		job->has_swept = spool_sweep(*spool, &keep, job->wall, &job->swept) == SPOOL_OK;
+		if (job->has_swept && job->swept.dead + job->swept.receipts > 0)
+			job->roomy = job->roomy || spool_has_room(*spool);
+	}
+	if (job->load_count == 0 && job->scan == SCAN_NOTHING && !job->touch && !job->figures)
 		return;
 	job->read = spool_begin_read(*spool);
 	if (job->read == SPOOL_OK) {
 		if (job->touch)
 			touch(job, *spool);
+		/* Where somebody took the ledger's row away, the records still go out. */
+		if (job->figures)
+			job->has_ledger = spool_read_counters(*spool, &job->ledger) == SPOOL_OK;
 		if (job->read == SPOOL_OK)
 			load_by_id(job, *spool);
 		if (job->read == SPOOL_OK && job->scan != SCAN_NOTHING && job->need == 0)

@@ -40,6 +40,7 @@ struct job_entry {
 	int64_t bytes;
 	bool keyed;
 	unsigned attempts;
+	int64_t request_at; /* -1: none */
 	const struct payload_fault *fault;
 };
 
@@ -74,6 +75,8 @@ struct job {
 	bool leave;             /* nothing more of the open file can be sent now: where another
 	                           stands at the path, go over to it */
 	bool shrink;            /* give some free space back; out: there is more */
+	bool sweep;             /* let go of what was kept long enough */
+	bool figures;           /* read the ledger */
 	bool limits;            /* in: write down the configuration's limits; out: not done */
 	bool touch;             /* nothing else may be left to do: see whether reading works */
 	bool skip_app[APP_PLACES];
@@ -89,6 +92,10 @@ struct job {
 	/* What came of it. */
 	enum spool_status settled, read;
 	struct spool_error error; /* of whichever failed */
+	bool has_swept;           /* sweep: done, with this outcome */
+	struct spool_swept swept;
+	bool has_ledger;          /* figures: read, and here it is */
+	struct spool_ledger ledger;
 	bool roomy;               /* settled, and the file has free space to give back */
 	bool reopened;            /* the file was another one: all that was known is void */
 	bool abandoned;           /* and rows of the old one, which has no name, are given up */

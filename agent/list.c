@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "agent/words.h"
 
@@ -160,4 +161,58 @@ enum spool_status list_records(struct spool *spool, const struct selection *sele
 		free(page);
 	}
 	return status == SPOOL_END ? SPOOL_OK : status;
+}
+
+/* --- Receipts ------------------------------------------------------------ */
+
+bool list_receipt_as_json(const struct spool_receipt *receipt, FILE *out)
+{
+	const struct number id = { NUMBER_SET, receipt->id }, bytes = { NUMBER_SET, receipt->bytes },
+	                    status = { NUMBER_SET, receipt->http_status },
+	                    delivered_at = { NUMBER_SET, receipt->delivered_at };
+	const struct text uuid = { receipt->uuid, strlen(receipt->uuid) };
+	cJSON *json = cJSON_CreateObject();
+	bool ok = json != NULL && add_number(json, "id", &id) && add_text(json, "uuid", uuid) &&
+	          add_number(json, "request_at", &receipt->request_at) &&
+	          add_number(json, "delivered_at", &delivered_at) &&
+	          add_number(json, "http_status", &status) && add_number(json, "bytes", &bytes);
+	char *line = ok ? cJSON_PrintUnformatted(json) : NULL;
+	if (line != NULL)
+		(void)fprintf(out, "%s\n", line);
+	cJSON_Delete(json);
+	free(line);
+	return line != NULL;
+}
+
+static void print_receipt(const struct spool_receipt *receipt, FILE *out)
+{
+	char when[WORDS_SHORT] = "?", bytes[WORDS_SHORT];
+	time_t seconds = (time_t)(receipt->delivered_at / 1000);
+	struct tm parts;
+	if (localtime_r(&seconds, &parts) == NULL ||
+	    strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &parts) == 0)
+		(void)snprintf(when, sizeof when, "?");
+	(void)fprintf(out, "%7" PRId64 " %-32s %-19s %4d %5s\n", receipt->id, receipt->uuid, when,
+	              receipt->http_status, words_bytes(receipt->bytes, bytes));
+}
+
+enum spool_status list_receipts(struct spool *spool, const struct selection *selection, FILE *out)
+{
+	struct spool_receipt receipts[PAGE], last;
+	size_t count = 0;
+	int64_t left = selection->limit;
+	enum spool_status status = spool_receipts(spool, NULL, receipts, PAGE, &count);
+	if (!selection->json)
+		(void)fprintf(out, "%7s %-32s %-19s %4s %5s\n", "ID", "UUID", "DELIVERED", "HTTP", "BYTES");
+	while (status == SPOOL_OK && count > 0 && left > 0 && !ferror(out)) {
+		for (size_t i = 0; i < count && left > 0; i++, left--) {
+			if (!selection->json)
+				print_receipt(&receipts[i], out);
+			else if (!list_receipt_as_json(&receipts[i], out))
+				return SPOOL_IO;
+		}
+		last = receipts[count - 1];
+		status = spool_receipts(spool, &last, receipts, PAGE, &count);
+	}
+	return status;
 }

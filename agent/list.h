@@ -14,4 +14,11 @@
 enum spool_status list_records(struct spool *spool, const struct selection *selection,
                                int64_t now, FILE *out);
 
+/* Lists the receipts of what was delivered, the oldest first; likewise. */
+enum spool_status list_receipts(struct spool *spool, const struct selection *selection,
+                                FILE *out);
+
+/* One receipt as a line of JSON. False: no memory. */
+bool list_receipt_as_json(const struct spool_receipt *receipt, FILE *out);
+
 #endif

@@ -20,11 +20,13 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
+#include <sys/wait.h>
 #include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
 #include <uv.h>
 
+#include "agent/hook.h"
 #include "agent/http.h"
 #include "agent/job.h"
 #include "agent/ship.h"
@@ -43,6 +45,9 @@
 #define TOGETHER 8     /* answers at most before what they make due is done: a crowd that is
                           answered together would else stay together */
 #define WATCHED_BUCKETS 512
+#define HOOK_LIMIT 60000      /* ms that a person's command may take, */
+#define HOOK_END 1000         /* and at the agent's end */
+#define EVENTS_MAX 256        /* that wait for their command */
 /* One more than transfers: the slot whose answer is being looked at is not free. */
 #define SLOTS (256 + 1)
 
@@ -76,6 +81,13 @@ struct visitor {
 	struct visitor *next;
 };
 
+/* An event that waits for its command. */
+struct pending {
+	struct event event;
+	char app[REPORT_NAME_SIZE], reason[REPORT_REASON_SIZE];
+	struct pending *next;
+};
+
 struct loop {
 	const struct loop_options *options;
 	struct config *config;
@@ -104,7 +116,7 @@ struct loop {
 	int spool_watch;
 	bool keys_beside_spool; /* one watch serves both */
 	char *spool_name;
-	uv_signal_t signals[4];
+	uv_signal_t signals[5];
 
 	uv_pipe_t server;
 	bool serving;
@@ -124,6 +136,15 @@ struct loop {
 	bool quit;
 	struct spool *spool;
 
+	/* The command that runs for an event, 0: none; and those to come. */
+	pid_t hook;
+	uv_timer_t hook_timer;
+	struct pending *events;
+	size_t event_count;
+	bool hook_failed; /* which was said, and is not again before one goes well */
+	enum event_kind hook_event;
+
+	int64_t wrong_since; /* when something was first seen to be wrong, 0: nothing is */
 	bool stopping, cancelled, timers_open;
 	uint64_t told; /* the news that the service manager knows */
 	int64_t stop_at, drain_until;
@@ -167,6 +188,117 @@ static void complain(const struct loop *loop, enum config_log_level level, const
 	char sentence[640];
 	(void)snprintf(sentence, sizeof sentence, "%s: %s", what, reason);
 	log_line(&loop->options->log, level, sentence);
+}
+
+/* --- A person's command --------------------------------------------------- */
+
+static void run_hooks(struct loop *loop);
+
+static void hook_failed(struct loop *loop, enum event_kind kind, const char *outcome)
+{
+	char sentence[256];
+	if (!loop->hook_failed) {
+		(void)snprintf(sentence, sizeof sentence, "[notify] command for %s %s; it is not repeated, "
+		               "and further failures are not said until one goes well",
+		               events_name(kind), outcome);
+		log_line(&loop->options->log, LOG_WARNING, sentence);
+	}
+	loop->hook_failed = true;
+}
+
+static void on_hook_limit(uv_timer_t *timer)
+{
+	const struct loop *loop = timer->data;
+	if (loop->hook > 0)
+		(void)kill(-loop->hook, SIGKILL);
+}
+
+/* Takes in the end of the command, where it has ended. */
+static void reap_hook(struct loop *loop)
+{
+	char outcome[64];
+	int status = 0;
+	siginfo_t about = { .si_pid = 0 };
+	if (loop->hook <= 0 ||
+	    waitid(P_PID, (id_t)loop->hook, &about, WEXITED | WNOHANG | WNOWAIT) != 0 ||
+	    about.si_pid != loop->hook)
+		return;
+	/* Whoever it left behind; before its number can be another's. */
+	(void)kill(-loop->hook, SIGKILL);
+	(void)waitpid(loop->hook, &status, 0);
+	loop->hook = 0;
+	(void)uv_timer_stop(&loop->hook_timer);
+	if (hook_outcome(status, outcome, sizeof outcome) != NULL)
+		hook_failed(loop, loop->hook_event, outcome);
+	else
+		loop->hook_failed = false;
+	run_hooks(loop);
+}
+
+static void run_hooks(struct loop *loop)
+{
+	while (loop->hook == 0 && loop->events != NULL) {
+		struct pending *first = loop->events;
+		loop->events = first->next;
+		loop->event_count--;
+		loop->hook_event = first->event.kind;
+		first->event.app = first->app;
+		first->event.reason = first->reason;
+		const char *command = loop->config->notify_command;
+		if (command == NULL || loop->stopping) {
+			free(first);
+			continue;
+		}
+		if (hook_start(command, &first->event, &loop->hook)) {
+			uv_update_time(&loop->uv);
+			(void)uv_timer_start(&loop->hook_timer, on_hook_limit, HOOK_LIMIT, 0);
+		} else {
+			loop->hook = 0;
+			hook_failed(loop, loop->hook_event, "could not be started");
+		}
+		free(first);
+	}
+}
+
+static void world_tell(void *self, const struct event *event)
+{
+	struct loop *loop = self;
+	struct pending *pending = loop->event_count < EVENTS_MAX ? calloc(1, sizeof *pending) : NULL;
+	if (pending == NULL) {
+		hook_failed(loop, event->kind, "was not run: too many wait for theirs");
+		return;
+	}
+	pending->event = *event;
+	(void)snprintf(pending->app, sizeof pending->app, "%s", event->app);
+	(void)snprintf(pending->reason, sizeof pending->reason, "%s", event->reason);
+	struct pending **end = &loop->events;
+	while (*end != NULL)
+		end = &(*end)->next;
+	*end = pending; /* go_on() runs it, by the configuration that holds then */
+	loop->event_count++;
+}
+
+/* The service manager ends it too, most likely. No zombie stays in any case. */
+static void end_hook(struct loop *loop)
+{
+	const struct timespec moment = { 0, 10000000 };
+	int status;
+	while (loop->events != NULL) {
+		struct pending *first = loop->events;
+		loop->events = first->next;
+		free(first);
+	}
+	if (loop->hook <= 0)
+		return;
+	(void)kill(-loop->hook, SIGTERM);
+	for (int waited = 0; waited < 2 * HOOK_END; waited += 10) {
+		if (waitpid(loop->hook, &status, WNOHANG) != 0)
+			break;
+		if (waited == HOOK_END)
+			(void)kill(-loop->hook, SIGKILL);
+		(void)nanosleep(&moment, NULL);
+	}
+	loop->hook = 0;
 }
 
 /* --- The worker --------------------------------------------------------- */
@@ -710,9 +842,31 @@ static void watch_spool(struct loop *loop)
 	free(other);
 }
 
+/* How it stands, now and then, while something is wrong: rides on a timer that is there
+ * anyway. */
+static void sum_up(struct loop *loop)
+{
+	struct report report;
+	char line[1024];
+	int64_t now = world_now(NULL);
+	struct figures figures = ship_figures(loop->ship);
+	ship_report(loop->ship, &report);
+	if (!events_sum_up(&report, &figures, line, sizeof line)) {
+		loop->wrong_since = 0;
+	} else if (loop->wrong_since == 0) {
+		loop->wrong_since = now; /* which was said when it came */
+	} else if (loop->config->log_summary > 0 &&
+	           now - loop->wrong_since >= loop->config->log_summary) {
+		loop->wrong_since = now;
+		log_line(&loop->options->log, LOG_WARNING, line);
+	}
+}
+
 static void on_poll(uv_timer_t *timer)
 {
 	struct loop *loop = timer->data;
+	log_count(&loop->options->log);
+	sum_up(loop);
 	const struct notify *notify = &loop->options->notify;
 	/* Fed only while the loop turns, which this shows, and the spool answers. */
 	if (notify->watchdog > 0 &&
@@ -939,9 +1093,11 @@ static void go_on(struct loop *loop)
 		loop->next_config = NULL;
 		forget_connections(loop);
 		watch_keys(loop);
+		log_adapt(&loop->options->log, loop->config);
 		log_line(&loop->options->log, LOG_INFO, "configuration reloaded");
 		notify_ready(&loop->options->notify);
 	}
+	run_hooks(loop);
 	tell_manager(loop);
 	if (loop->options->last_id != INT64_MAX && !loop->stopping && ship_is_quiet(loop->ship)) {
 		struct report report;
@@ -970,6 +1126,9 @@ static void on_signal(uv_signal_t *handle, int number)
 		reload(loop, false);
 		if (loop->next_config == NULL)
 			notify_ready(&loop->options->notify); /* refused: the old one goes on */
+		break;
+	case SIGCHLD:
+		reap_hook(loop);
 		break;
 	case SIGUSR1:
 		ship_try_now(loop->ship);
@@ -1003,7 +1162,7 @@ static void init_timer(struct loop *loop, uv_timer_t *timer)
 	timer->data = loop;
 }
 
-static const int signal_numbers[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1 };
+static const int signal_numbers[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGCHLD };
 #define SIGNALS (sizeof signal_numbers / sizeof signal_numbers[0])
 
 static void mask_signals(int how)
@@ -1042,6 +1201,7 @@ static int init(struct loop *loop)
 	init_timer(loop, &loop->poll_timer);
 	init_timer(loop, &loop->stop_timer);
 	init_timer(loop, &loop->tick);
+	init_timer(loop, &loop->hook_timer);
 	(void)uv_prepare_init(&loop->uv, &loop->turn);
 	loop->turn.data = loop;
 	(void)uv_prepare_start(&loop->turn, on_turn);
@@ -1120,6 +1280,7 @@ static void finish(struct loop *loop)
 {
 	mask_signals(SIG_BLOCK); /* it ends already */
 	cancel_transfers(loop);
+	end_hook(loop);
 	if (loop->has_worker && !end_worker(loop)) {
 		log_line(&loop->options->log, LOG_ERROR, "the storage does not answer: ending without "
 		         "it; what was not settled will be sent again");
@@ -1174,12 +1335,14 @@ int loop_run(const struct loop_options *options, struct config **config,
 	struct ship_world world = {
 		.self = loop, .now = world_now, .wall = world_wall, .random = world_random,
 		.work = world_work, .post = world_post, .alarm = world_alarm,
-		.suspect = world_suspect, .say = world_say
+		.suspect = world_suspect, .say = world_say,
+		.tell = options->last_id == INT64_MAX ? world_tell : NULL
 	};
 	struct ship_options ship_options = {
 		.careful = options->lock->crashed,
 		.condemned = options->lock->crashes >= LOCK_CRASHES_MAX ? options->lock->suspect : NULL,
-		.last_id = options->last_id
+		.last_id = options->last_id,
+		.told = options->told
 	};
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
 		free(loop);

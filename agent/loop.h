@@ -21,6 +21,7 @@ struct loop_options {
 	struct lock *lock;
 	struct log log;
 	struct notify notify; /* socket -1: there is no service manager */
+	const char *told; /* the note of what was told a person, or NULL; not looked at in a drain */
 	/* drain: ship rows up to this id and end; INT64_MAX: run until SIGTERM. */
 	int64_t last_id;
 	/* drain: go on trying for so many ms while something is left; 0: end as soon as

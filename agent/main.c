@@ -141,8 +141,12 @@ static int with_spool(const struct call *call, enum spool_mode mode,
 
 static int list(const struct call *call, const struct config *config, struct spool *spool)
 {
-	(void)config;
-	enum spool_status status = list_records(spool, &call->selection, wall_ms(), stdout);
+	bool delivered = call->selection.delivered;
+	enum spool_status status = delivered
+	                                   ? list_receipts(spool, &call->selection, stdout)
+	                                   : list_records(spool, &call->selection, wall_ms(), stdout);
+	if (delivered && config->keep_delivered == 0)
+		(void)fprintf(stderr, "reconify-agent: no receipts are kept: [spool] keep_delivered is 0\n");
 	const char *sentence = spool_last_error(spool)->sentence;
 	return status == SPOOL_OK ? EX_OK
 	                          : complain(status_exit_code(status),
@@ -153,6 +157,9 @@ static int act_list(const struct call *call)
 {
 	if (call->selection.filter.reason != NULL && !call->selection.dead)
 		return complain(EX_USAGE, "list: --reason is for dead letters: add --dead");
+	if (call->selection.delivered && (call->selection.dead || call->selection.filtered))
+		return complain(EX_USAGE, "list: --delivered goes with --limit and --json alone: of a "
+		                "delivered record no more is known than is shown");
 	return with_spool(call, SPOOL_READ, list);
 }
 
@@ -224,12 +231,33 @@ static void print_foreign(struct text text)
 	(void)fputc('\n', stderr);
 }
 
+/* What is known of a record that is not there any more. SPOOL_END: nothing. */
+static enum spool_status show_receipt(struct spool *spool, int64_t id, const char *uuid)
+{
+	struct spool_receipt receipt;
+	char when[40] = "an unknown time";
+	struct tm parts;
+	enum spool_status status = spool_find_receipt(spool, id, uuid, &receipt);
+	if (status != SPOOL_OK)
+		return status;
+	time_t seconds = (time_t)(receipt.delivered_at / 1000);
+	if (localtime_r(&seconds, &parts) == NULL ||
+	    strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &parts) == 0)
+		(void)snprintf(when, sizeof when, "an unknown time");
+	(void)fprintf(stderr, "reconify-agent: record %" PRId64 " was delivered, %s, with HTTP %d; its "
+	              "content is not kept\n", receipt.id, when, receipt.http_status);
+	return list_receipt_as_json(&receipt, stdout) ? SPOOL_OK : SPOOL_IO;
+}
+
 static int show(const struct call *call, const struct config *config, struct spool *spool)
 {
-	int64_t id = call->selection.ids[0];
+	const char *uuid = call->selection.uuid[0] != '\0' ? call->selection.uuid : NULL;
+	int64_t id = uuid == NULL ? call->selection.ids[0] : 0;
 	struct record record;
 	struct text reason = { NULL, 0 }, said = { NULL, 0 };
-	enum spool_status status = spool_load(spool, id, &record);
+	enum spool_status status = uuid != NULL ? spool_find_uuid(spool, uuid, &id) : SPOOL_OK;
+	if (status == SPOOL_OK)
+		status = spool_load(spool, id, &record);
 	if (status == SPOOL_OK)
 		return print_payload(config, &record);
 	if (status == SPOOL_END)
@@ -243,9 +271,16 @@ static int show(const struct call *call, const struct config *config, struct spo
 		}
 		return print_payload(config, &record);
 	}
+	if (status == SPOOL_END)
+		status = show_receipt(spool, id, uuid);
+	if (status == SPOOL_OK)
+		return EX_OK;
 	if (status == SPOOL_END) {
-		(void)fprintf(stderr, "reconify-agent: no record of id %" PRId64 " waits or is a dead "
-		              "letter; a delivered one is not kept\n", id);
+		(void)fprintf(stderr, "reconify-agent: %s %s: no such record waits or is a dead letter%s\n",
+		              uuid != NULL ? "uuid" : "id", call->arguments[0],
+		              config->keep_delivered > 0
+		                      ? ", nor is there a receipt of its delivery"
+		                      : "; a delivered one is not kept");
 		return EX_DATAERR;
 	}
 	return complain(status_exit_code(status), spool_last_error(spool)->sentence);
@@ -365,15 +400,18 @@ static const struct command commands[] = {
 	{ "status", act_status, "j", "", "what waits, since when, what happens next and why",
 	  "  --json         one JSON object, for programs\n"
 	  "Answers whether the agent runs or not.\n" },
-	{ "list", act_list, "djlr" FILTERS, "", "the records that wait, or the dead letters",
-	  "  --dead         dead letters, with the reason\n" FILTERS_HELP REASON_HELP
+	{ "list", act_list, "dDjlr" FILTERS, "", "the records that wait, or the dead letters",
+	  "  --dead         dead letters, with the reason\n"
+	  "  --delivered    what was delivered, where [spool] keep_delivered keeps receipts\n" FILTERS_HELP REASON_HELP
 	  "  --limit N      the first N\n"
 	  "  --json         one JSON object a record\n"
 	  "One line a record, without its texts and who the user is: 'show ID' has them. AGE is\n"
 	  "since the insert, BYTES what the record counts for against max_spool; what does not\n"
 	  "fit ends with ~.\n" },
-	{ "show", act_show, "", "ID", "the bytes that would be posted for a record, keys masked",
-	  "For a dead letter, the reason and the server's words go to standard error.\n" },
+	{ "show", act_show, "", "ID|UUID", "the bytes that would be posted for a record, keys masked",
+	  "For a dead letter, the reason and the server's words go to standard error. For a\n"
+	  "delivered record, where [spool] keep_delivered keeps receipts: when that was, and its\n"
+	  "receipt as one line of JSON.\n" },
 	{ "retry", act_retry, "Ar" FILTERS, "[ID...]", "lets dead letters wait again",
 	  "  --all          all dead letters, where no IDs and no filters are given\n" FILTERS_HELP
 	  REASON_HELP
@@ -455,10 +493,13 @@ static int misuse(const struct command *command)
 	return EX_USAGE;
 }
 
-/* The arguments as IDs; false where one is no such thing. */
-static bool take_ids(struct call *call)
+/* The arguments as IDs, or one as `either` an ID or a uuid; false where one is no such
+ * thing. */
+static bool take_ids(struct call *call, bool either)
 {
 	struct selection *selection = &call->selection;
+	if (either && selection_parse_uuid(call->arguments[0], selection->uuid))
+		return true;
 	selection->ids = calloc((size_t)call->argument_count + 1, sizeof *selection->ids);
 	if (selection->ids == NULL)
 		return false;
@@ -477,10 +518,11 @@ static int perform_with(const struct command *command, struct call *call)
 		                                                   : "there is an argument too many");
 		return misuse(command);
 	}
-	if (strstr(command->arguments, "ID") != NULL && !take_ids(call)) {
+	bool either = strstr(command->arguments, "UUID") != NULL;
+	if (strstr(command->arguments, "ID") != NULL && !take_ids(call, either)) {
 		free(call->selection.ids);
-		(void)fprintf(stderr, "reconify-agent: %s: ID is a record's number, such as 12\n",
-		              command->name);
+		(void)fprintf(stderr, "reconify-agent: %s: ID is a record's number, such as 12%s\n",
+		              command->name, either ? ", and UUID has 32 hex digits" : "");
 		return EX_USAGE;
 	}
 	int code = command->act(call);
@@ -499,6 +541,7 @@ static int perform(const struct command *command, int argc, char **argv)
 		{ "all", no_argument, NULL, SELECT_ALL },
 		{ "before", required_argument, NULL, SELECT_BEFORE },
 		{ "dead", no_argument, NULL, SELECT_DEAD },
+		{ "delivered", no_argument, NULL, SELECT_DELIVERED },
 		{ "limit", required_argument, NULL, SELECT_LIMIT },
 		{ "older", required_argument, NULL, SELECT_OLDER },
 		{ "reason", required_argument, NULL, SELECT_REASON },
@@ -553,7 +596,7 @@ static int perform(const struct command *command, int argc, char **argv)
 			break;
 		case 'w':
 			if (!config_parse_duration(optarg, &call.wait)) {
-				(void)complain(EX_USAGE, "--wait: TIME is a whole number with s, m or h, such "
+				(void)complain(EX_USAGE, "--wait: TIME is a whole number with s, m, h or d, such "
 				               "as 5m");
 				return misuse(command);
 			}

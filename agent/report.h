@@ -28,6 +28,8 @@ enum destination_state {
 struct report_app {
 	char name[REPORT_NAME_SIZE];
 	bool held;
+	bool proven;  /* its keys were taken since the start, or since they changed */
+	bool unknown; /* nobody configured it: its name is a producer's word */
 	char reason[REPORT_REASON_SIZE]; /* "" while not held */
 };
 
@@ -48,6 +50,8 @@ struct report {
 	char storage[REPORT_REASON_SIZE]; /* what is wrong with the spool, "" for nothing */
 	bool locked;                      /* which is no more than another process's lock */
 	int64_t damaged_from, damaged_to; /* ids that cannot be read, 0: none */
+	bool proven;  /* the destination was seen to work since the start */
+	bool scanned; /* all that waits was looked at once */
 	bool quiet; /* nothing more can be done before the next try */
 	struct report_app apps[REPORT_APPS_MAX];
 	size_t app_count;

@@ -50,6 +50,7 @@ struct item {
 	bool keyed;
 	bool done;           /* QUEUED for good: it has its verdict, whatever the file shows */
 	bool probe;          /* tries whether a held app is taken again */
+	int64_t request_at;  /* -1: none */
 	unsigned attempts;   /* failures that were its own */
 	unsigned failures;   /* in a row, for its backoff */
 	int64_t due;         /* WAITING */

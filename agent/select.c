@@ -22,6 +22,16 @@ bool selection_parse_id(const char *text, int64_t *id)
 	return end != text && *end == '\0' && errno == 0 && strspn(text, "-0123456789") == strlen(text);
 }
 
+bool selection_parse_uuid(const char *text, char uuid[RECORD_UUID_SIZE + 1])
+{
+	if (strlen(text) != RECORD_UUID_SIZE ||
+	    strspn(text, "0123456789abcdefABCDEF") != RECORD_UUID_SIZE)
+		return false;
+	for (size_t i = 0; i <= RECORD_UUID_SIZE; i++)
+		uuid[i] = text[i] >= 'A' && text[i] <= 'F' ? (char)(text[i] - 'A' + 'a') : text[i];
+	return true;
+}
+
 bool selection_parse_time(const char *text, int64_t *time)
 {
 	static const char *const forms[] = { "%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M",
@@ -41,22 +51,6 @@ bool selection_parse_time(const char *text, int64_t *time)
 		return true;
 	}
 	return false;
-}
-
-/* As in the configuration, and days besides. */
-static bool parse_age(const char *text, int64_t *age)
-{
-	size_t size = strlen(text);
-	if (size == 0 || text[size - 1] != 'd')
-		return config_parse_duration(text, age);
-	char *hours = strdup(text);
-	if (hours == NULL)
-		return false;
-	hours[size - 1] = 'h';
-	bool parsed = config_parse_duration(hours, age) && *age <= INT64_MAX / 24;
-	free(hours);
-	*age *= parsed ? 24 : 1;
-	return parsed;
 }
 
 static void narrow(int64_t *before, int64_t time)
@@ -94,7 +88,7 @@ const char *selection_take(struct selection *selection, int letter, const char *
 		narrow(&filter->before, number);
 		break;
 	case SELECT_OLDER:
-		if (!parse_age(value, &number))
+		if (!config_parse_duration(value, &number))
 			return "--older: AGE is a whole number with s, m, h or d, such as 30d";
 		narrow(&filter->before, number < now ? now - number : 0);
 		break;
@@ -106,6 +100,10 @@ const char *selection_take(struct selection *selection, int letter, const char *
 		break;
 	case SELECT_DEAD:
 		selection->dead = true;
+		narrows = false;
+		break;
+	case SELECT_DELIVERED:
+		selection->delivered = true;
 		narrows = false;
 		break;
 	case SELECT_ALL:

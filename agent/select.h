@@ -9,8 +9,9 @@
 struct selection {
 	struct spool_filter filter; /* borrows the command line */
 	bool filtered;              /* any filter was given */
-	bool dead, all, yes, json;
+	bool dead, delivered, all, yes, json;
 	int64_t limit;              /* records at most; INT64_MAX: all */
+	char uuid[RECORD_UUID_SIZE + 1]; /* in place of an id, where a command takes either */
 	int64_t *ids;               /* in the order given; owned by the caller */
 	size_t id_count;
 };
@@ -21,6 +22,7 @@ enum selection_option {
 	SELECT_ALL = 'A',
 	SELECT_BEFORE = 'b',
 	SELECT_DEAD = 'd',
+	SELECT_DELIVERED = 'D',
 	SELECT_LIMIT = 'l',
 	SELECT_OLDER = 'o',
 	SELECT_REASON = 'r',
@@ -39,6 +41,9 @@ const char *selection_take(struct selection *selection, int letter, const char *
 
 /* A record's number, whole and nothing else. */
 bool selection_parse_id(const char *text, int64_t *id);
+
+/* A record's uuid: 32 hex digits, in lower case then. */
+bool selection_parse_uuid(const char *text, char uuid[RECORD_UUID_SIZE + 1]);
 
 /* A time: 2026-11-23, 2026-11-23T12:30 or with seconds, in local time or, with a Z at
  * its end, in UTC. In ms since 1970. */

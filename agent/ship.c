@@ -79,6 +79,11 @@ static struct verdict_note *settle(struct ship *ship, struct item *item,
 		.kind = kind, .id = item->id, .bytes = item->bytes,
 		.keyed = item->keyed, .attempts = item->attempts
 	};
+	if (kind == CHANGE_DELIVERED && ship->config->keep_delivered > 0) {
+		verdict->change.receipt_at = ship->world.wall(ship->world.self);
+		verdict->change.request_at = item->request_at;
+		verdict->change.http_status = item->status;
+	}
 	memcpy(verdict->change.uuid, item->uuid, sizeof item->uuid);
 	return verdict;
 }
@@ -330,6 +335,8 @@ static void destination_alive(struct ship *ship, const struct item *by)
 {
 	if (!is_news(ship, by))
 		return;
+	ship->report_due = ship->report_due || (!ship->proven && ship->told.endpoint);
+	ship->proven = true;
 	int64_t witness = breaker_blames_witness(&ship->breaker) ? ship->breaker.witness : 0;
 	if (!breaker_alive(&ship->breaker, flow_now(ship)))
 		return;
@@ -504,6 +511,10 @@ static void handle_delivered(struct ship *ship, struct item *item)
 	uint64_t sent = item->sent;
 	app->rejected_count = 0;
 	release_app(ship, item->app);
+	if (!app->proven && item->generation == ship->generation) {
+		app->proven = true;
+		ship->report_due = ship->report_due || ship->told.app_count > 0;
+	}
 	clear_accused(ship, item);
 	(void)settle(ship, item, CHANGE_DELIVERED);
 	ship->last_delivered_at = ship->world.wall(ship->world.self);
@@ -637,6 +648,7 @@ void ship_answered(struct ship *ship, void *ticket, const struct answer *answer)
 
 	switch (judgement.verdict) {
 	case VERDICT_DELIVERED:
+		item->status = answer->status;
 		handle_delivered(ship, item);
 		break;
 	case VERDICT_REJECTED:
@@ -745,6 +757,10 @@ static void set_alarm(struct ship *ship)
 		                                                             ship->breaker.witness));
 	if (!ship->stopping && ship->storage == SPOOL_OK) {
 		at = flow_least(at, ship->next_due);
+		if (!ship->working)
+			at = flow_least(at, ship->sweep_at);
+		if (!ship->working && ship->figures_due && flow_tells(ship))
+			at = flow_least(at, ship->figures_at);
 		if (!ship->working && claim_is_idle(ship))
 			at = flow_least(at, ship->shrink_at);
 		if (ship->roster.item_count > 0)
@@ -878,9 +894,12 @@ struct ship *ship_new(const struct config *config, const struct ship_world *worl
 	ship->more = true;
 	ship->next_due = ship->shrink_at = INT64_MAX;
 	ship->look_again_at = flow_now(ship) + LOOK_AGAIN;
+	ship->sweep_at = flow_now(ship); /* perhaps something is due since yesterday */
 	ship->last_delivered_at = -1;
 	ship->since = world->wall(world->self);
-	ship->report_due = true;
+	ship->report_due = ship->figures_due = true;
+	if (options->told != NULL && config->notify_command != NULL)
+		events_told_from_json(options->told, &ship->told);
 	ship->careful = options->careful ? CAREFUL_RECORDS : 0;
 	ship->last_id = options->last_id;
 	if (options->condemned != NULL)
@@ -908,7 +927,7 @@ void ship_free(struct ship *ship)
 
 void ship_wake(struct ship *ship)
 {
-	ship->more = true;
+	ship->more = ship->figures_due = true;
 	pump(ship);
 }
 
@@ -927,6 +946,9 @@ void ship_try_now(struct ship *ship)
 		if (ship->apps[i].probe_due != INT64_MAX)
 			ship->apps[i].probe_due = time;
 	ship->storage_retry = time;
+	ship->figures_due = true;
+	ship->figures_at = time;
+	ship->sweep_at = time; /* somebody may have brought old ones in */
 	ship->frontier = SPOOL_FIRST_ID; /* a person may have put rows back under old ids */
 	ship->more = true;
 	pump(ship);
@@ -1014,8 +1036,13 @@ bool ship_reload(struct ship *ship, const struct config *config)
 		ship->roster.flying_of[item->app]++;
 	}
 	ship->unknown_count = 0;
+	ship->scanned_once = false; /* who is unknown now is to be seen first */
 	flow_start_over(ship, false);
 	breaker_try_now(&ship->breaker, flow_now(ship));
+	ship->sweep_at = flow_now(ship);
+	ship->figures_due = true;
+	if (config->notify_command == NULL)
+		ship->told = (struct events_told){ .endpoint = false };
 	ship->report_due = ship->limits_due = true;
 	pump(ship);
 	return true;
@@ -1034,7 +1061,13 @@ static void report_app(struct report *report, const struct app *app)
 	struct report_app *into = &report->apps[report->app_count++];
 	(void)snprintf(into->name, sizeof into->name, "%s", app->name);
 	into->held = app->held;
+	into->proven = app->proven;
 	memcpy(into->reason, app->reason, sizeof into->reason);
+}
+
+struct figures ship_figures(const struct ship *ship)
+{
+	return ship->figures;
 }
 
 uint64_t ship_news(const struct ship *ship)
@@ -1055,6 +1088,8 @@ void ship_report(const struct ship *ship, struct report *report)
 		.locked = ship->storage == SPOOL_BUSY,
 		.damaged_from = ship->damaged_from,
 		.damaged_to = ship->damaged_to,
+		.proven = ship->proven,
+		.scanned = ship->scanned_once,
 		.quiet = ship_is_quiet(ship)
 	};
 	memcpy(report->reason, ship->reason, sizeof report->reason);
@@ -1087,5 +1122,6 @@ void ship_report(const struct ship *ship, struct report *report)
 		struct app app = ship->apps[APP_UNKNOWN];
 		app.name = ship->unknown[i];
 		report_app(report, &app);
+		report->apps[report->app_count - 1].unknown = true;
 	}
 }

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "agent/config.h"
+#include "agent/events.h"
 #include "agent/job.h"
 #include "agent/policy.h"
 #include "agent/report.h"
@@ -47,12 +48,18 @@ struct ship_world {
 	 * well (NULL). On return it is written down. Called by the thread that does the
 	 * job, too; never by two at once. */
 	void (*suspect)(void *self, const char *uuid);
+	/* Something is to be told a person, once; all is borrowed. NULL: nobody listens. */
+	void (*tell)(void *self, const struct event *event);
 	/* For the log: one sentence, about a change, never about each failure. */
 	void (*say)(void *self, enum config_log_level level, const char *sentence);
 };
 
+/* The name of the note in the spool that says what was told. */
+#define SHIP_TOLD_NOTE "told"
+
 struct ship_options {
 	bool careful;         /* the agent crashed before: one record at a time for a while */
+	const char *told;     /* the note SHIP_TOLD_NOTE as it stands in the spool, or NULL */
 	const char *condemned; /* a uuid that crashed the agent three times, or NULL */
 	int64_t last_id;       /* ship rows up to this id; INT64_MAX: all, for ever */
 };
@@ -105,6 +112,9 @@ bool ship_reload(struct ship *ship, const struct config *config);
 
 /* Another number whenever something that ship_report() tells has changed its state. */
 uint64_t ship_news(const struct ship *ship);
+
+/* The ledger's figures, as of the last look: within a second while much is going on. */
+struct figures ship_figures(const struct ship *ship);
 
 /* What is going on. */
 void ship_report(const struct ship *ship, struct report *report);

@@ -77,6 +77,9 @@ CREATE TABLE dead_letters (
   server_said      BLOB     -- the beginning of the last answer
 );
 
+-- What has been dead for longer than keep_dead is found by this.
+CREATE INDEX dead_letters_died ON dead_letters (died_at);
+
 -- Where every accepted record went:
 --   accepted = delivered + dead + discarded + dropped + purged + removed + waiting.
 -- in_bytes - out_bytes is what waiting and dead rows count for against max_spool;
@@ -115,6 +118,17 @@ CREATE TABLE attempts (
 -- once more adds nothing, also when they have been delivered.
 CREATE TABLE imported (
   uuid PRIMARY KEY
+) WITHOUT ROWID;
+
+-- What was delivered, and when, for as long as keep_delivered says: no text of anybody.
+CREATE TABLE receipts (
+  delivered_at INTEGER NOT NULL, -- milliseconds
+  id           INTEGER NOT NULL,
+  uuid         TEXT,
+  request_at   INTEGER,
+  bytes        INTEGER, -- as the limits count them
+  http_status  INTEGER,
+  PRIMARY KEY (delivered_at, id)
 ) WITHOUT ROWID;
 
 -- The agent's notes to itself.

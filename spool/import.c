@@ -33,7 +33,9 @@ enum spool_status spool_import_start(struct spool *spool)
 	               "INSERT OR IGNORE INTO temp.present "
 	               "SELECT CAST(uuid AS TEXT) FROM interactions WHERE uuid IS NOT NULL;"
 	               "INSERT OR IGNORE INTO temp.present "
-	               "SELECT CAST(uuid AS TEXT) FROM dead_letters WHERE uuid IS NOT NULL");
+	               "SELECT CAST(uuid AS TEXT) FROM dead_letters WHERE uuid IS NOT NULL;"
+	               "INSERT OR IGNORE INTO temp.present "
+	               "SELECT uuid FROM receipts WHERE uuid IS NOT NULL");
 }
 
 static void note_difference(void *context, const char *sentence)

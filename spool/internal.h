@@ -43,6 +43,17 @@ enum query {
 	GET_NOTE,
 	COUNT_FATES,
 	SET_LIMITS,
+	ADD_RECEIPT,
+	OLDEST_DEAD,
+	UNTIMED_DEAD,
+	TIME_DEAD,
+	NEXT_EXPIRED,
+	OLDEST_RECEIPT,
+	FORGET_RECEIPTS,
+	RECEIPTS,
+	FIND_RECEIPT,
+	FIND_UUID,
+	FIND_DEAD_UUID,
 	FREE_PAGES,
 	SHRINK,
 	LEDGER,
@@ -118,6 +129,18 @@ enum spool_status spool_one_number(struct spool *spool, enum query query, int64_
 enum spool_status spool_compare_schema(struct spool *spool,
                                        void (*found)(void *context, const char *sentence),
                                        void *context);
+
+/* Rows that one transaction of a sweep takes, at most, and about how many bytes. */
+#define SWEEP_ROWS 64
+#define SWEEP_BYTES (1 << 20)
+#define SWEEP_RECEIPTS "512"
+
+/* What a settle does for sweep.c's tables, within its own transaction. SPOOL_END: no dead
+ * letter died before that time. */
+enum spool_status spool_add_receipt(struct spool *spool, const struct spool_change *change);
+enum spool_status spool_forget_receipts(struct spool *spool, struct spool_change *change);
+enum spool_status spool_time_dead(struct spool *spool, int64_t wall);
+enum spool_status spool_next_expired(struct spool *spool, int64_t before, int64_t *id);
 
 /* Locks are waited for as spool_open() has it. */
 void spool_restore_patience(struct spool *spool);

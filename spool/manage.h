@@ -52,6 +52,30 @@ void spool_find_end(struct spool *spool);
 /* A column of the record that spool_find_next() gave last, likewise borrowed. */
 struct spool_value spool_found_value(struct spool *spool, int column);
 
+/* What is kept of a delivered record where [spool] keep_delivered asks for it. */
+struct spool_receipt {
+	int64_t delivered_at; /* ms since 1970 */
+	int64_t id;
+	char uuid[RECORD_UUID_SIZE + 1];
+	struct number request_at;
+	int64_t bytes; /* what the record counted for */
+	int http_status;
+};
+
+/* At most `room` receipts, by the time of delivery, behind `after` (NULL: from the
+ * first on). `*count` 0: there are no more. */
+enum spool_status spool_receipts(struct spool *spool, const struct spool_receipt *after,
+                                 struct spool_receipt *receipts, size_t room, size_t *count);
+
+/* The last receipt of a record, by its uuid or, where that is NULL, by its id.
+ * SPOOL_END: none. */
+enum spool_status spool_find_receipt(struct spool *spool, int64_t id, const char *uuid,
+                                     struct spool_receipt *receipt);
+
+/* The id of a waiting row or dead letter by its uuid; looks at all of them. SPOOL_END:
+ * none. */
+enum spool_status spool_find_uuid(struct spool *spool, const char *uuid, int64_t *id);
+
 /* Whether what is deleted on this connection from now on is overwritten with zeros. */
 enum spool_status spool_overwrite(struct spool *spool, bool wanted);
 
@@ -77,7 +101,8 @@ void spool_import_abort(struct spool *spool);
 
 enum spool_imported {
 	IMPORT_ADDED,
-	IMPORT_KNOWN_ALREADY, /* its uuid waits, is a dead letter, or was imported before */
+	IMPORT_KNOWN_ALREADY, /* its uuid waits, is a dead letter, was imported before, or has a
+	                         receipt */
 	IMPORT_REFUSED        /* by a rule, which spool_last_error() says; others may go in */
 };
 

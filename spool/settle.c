@@ -54,7 +54,9 @@ static enum spool_status note_delivered(struct spool *spool, const struct spool_
                                         int64_t wall)
 {
 	enum spool_status status = SPOOL_OK;
-	if (change->keyed) {
+	if (change->receipt_at > 0)
+		status = forgive(spool_add_receipt(spool, change));
+	if (status == SPOOL_OK && change->keyed) {
 		sqlite3_stmt *remember = statement_for_row(spool, REMEMBER_KEY, change);
 		status = spool->error.status;
 		if (remember != NULL) {
@@ -268,6 +270,26 @@ static enum spool_status apply_taken(struct spool *spool, struct spool_change *c
 	return SPOOL_OK;
 }
 
+static enum spool_status apply_expired(struct spool *spool, struct spool_change *change,
+                                       int64_t wall, struct tally *tally)
+{
+	int64_t before = tally->out_bytes;
+	enum spool_status status = spool_time_dead(spool, wall);
+	change->taken = 0;
+	while (status == SPOOL_OK && change->taken < SWEEP_ROWS &&
+	       tally->out_bytes - before < SWEEP_BYTES) {
+		struct spool_change one = { .kind = CHANGE_DISCARDED, .dead = true };
+		status = spool_next_expired(spool, change->before, &one.id);
+		if (status != SPOOL_OK)
+			return status == SPOOL_END ? SPOOL_OK : status;
+		status = apply_taken(spool, &one, tally);
+		if (one.refused || one.missed)
+			return status; /* somebody changed the tables: not again and again */
+		change->taken++;
+	}
+	return status;
+}
+
 static enum spool_status apply_revived(struct spool *spool, struct spool_change *change,
                                        struct tally *tally)
 {
@@ -314,6 +336,10 @@ static enum spool_status apply_one(struct spool *spool, struct spool_change *cha
 	case CHANGE_DISCARDED:
 	case CHANGE_PURGED:
 		return apply_taken(spool, change, tally);
+	case CHANGE_EXPIRED:
+		return apply_expired(spool, change, wall, tally);
+	case CHANGE_FORGOTTEN:
+		return spool_forget_receipts(spool, change);
 	case CHANGE_ATTEMPTS:
 		bound = spool_statement(spool, SET_ATTEMPTS);
 		if (bound == NULL)
@@ -421,11 +447,12 @@ static enum spool_status apply_all(struct spool *spool, struct spool_change *cha
 enum spool_status spool_apply(struct spool *spool, struct spool_change *changes,
                               size_t count, int64_t wall)
 {
-	/* A record that moves from one table to the other must not stay behind in the file's
-	 * free pages, where a later purge would not find it. */
+	/* A record that moves from one table to the other, or whose time is over, must not stay
+	 * behind in the file's free pages, where a later purge would not find it. */
 	bool moves = false;
 	for (size_t i = 0; i < count; i++)
-		moves = moves || changes[i].kind == CHANGE_DEAD || changes[i].kind == CHANGE_REVIVED;
+		moves = moves || changes[i].kind == CHANGE_DEAD || changes[i].kind == CHANGE_REVIVED ||
+		        changes[i].kind == CHANGE_EXPIRED;
 	if (moves && spool_overwrite(spool, true) != SPOOL_OK)
 		return spool->error.status;
 	enum spool_status status = apply_all(spool, changes, count, wall);

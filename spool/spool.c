@@ -42,6 +42,11 @@
 	"AND (?5 IS NULL OR CAST(user_id AS BLOB) = ?5 OR CAST(email AS BLOB) = ?5) "  \
 	"AND (?6 IS NULL OR spooled_at < ?6)"
 
+#define PLAUSIBLE "BETWEEN 978307200000 AND 9223372036854775807"
+#define UNTIMED                                                                        \
+	"died_at IS NULL OR died_at < 978307200000 OR died_at > 9223372036854775807"
+#define RECEIPT "delivered_at, id, uuid, request_at, bytes, http_status FROM receipts"
+
 static const char *const query_sql[QUERY_COUNT] = {
 	[BEGIN_READ] = "BEGIN",
 	[BEGIN_WRITE] = "BEGIN IMMEDIATE",
@@ -93,6 +98,28 @@ static const char *const query_sql[QUERY_COUNT] = {
 	[SET_LIMITS] = "UPDATE ledger SET max_spool = ?1, max_record = ?2, drop_oldest = ?3 "
 	               "WHERE one = 1 AND "
 	               "(max_spool <> ?1 OR max_record <> ?2 OR drop_oldest <> ?3)",
+	[ADD_RECEIPT] = "INSERT OR REPLACE INTO receipts "
+	                "(delivered_at, id, uuid, request_at, bytes, http_status) "
+	                "VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+	/* A time before 2001 was told by a clock that was wrong, and one that is no number at
+	 * all by somebody else. */
+	[OLDEST_DEAD] = "SELECT died_at FROM dead_letters WHERE died_at " PLAUSIBLE
+	                " ORDER BY died_at LIMIT 1",
+	[UNTIMED_DEAD] = "SELECT id FROM dead_letters WHERE " UNTIMED " LIMIT 1",
+	[TIME_DEAD] = "UPDATE dead_letters SET died_at = ?1 WHERE " UNTIMED,
+	[NEXT_EXPIRED] = "SELECT id FROM dead_letters WHERE died_at " PLAUSIBLE
+	                 " AND died_at < ?1 ORDER BY died_at LIMIT 1",
+	[OLDEST_RECEIPT] = "SELECT delivered_at FROM receipts ORDER BY delivered_at LIMIT 1",
+	[FORGET_RECEIPTS] =
+		"DELETE FROM receipts WHERE delivered_at < ?1 AND delivered_at <= (SELECT "
+		"max(delivered_at) FROM (SELECT delivered_at FROM receipts ORDER BY delivered_at "
+		"LIMIT " SWEEP_RECEIPTS "))",
+	[RECEIPTS] = "SELECT " RECEIPT " WHERE (delivered_at, id) > (?1, ?2) "
+	             "ORDER BY delivered_at, id LIMIT ?3",
+	[FIND_RECEIPT] = "SELECT " RECEIPT " WHERE id = ?1 OR uuid = ?2 "
+	                 "ORDER BY delivered_at DESC LIMIT 1",
+	[FIND_UUID] = "SELECT id FROM interactions WHERE CAST(uuid AS TEXT) = ?1 LIMIT 1",
+	[FIND_DEAD_UUID] = "SELECT id FROM dead_letters WHERE CAST(uuid AS TEXT) = ?1 LIMIT 1",
 	[FREE_PAGES] = "PRAGMA freelist_count",
 	[SHRINK] = "PRAGMA incremental_vacuum(" SHRINK_STEP ")",
 	[LEDGER] = "SELECT accepted, delivered, dead, discarded, dropped, purged, removed, "
@@ -518,8 +545,9 @@ enum spool_status spool_one_number(struct spool *spool, enum query query, int64_
 	return status;
 }
 
-static enum spool_status read_counters(struct spool *spool, struct spool_ledger *ledger)
+enum spool_status spool_read_counters(struct spool *spool, struct spool_ledger *ledger)
 {
+	*ledger = (struct spool_ledger){ .oldest_at = -1 };
 	sqlite3_stmt *row = spool_statement(spool, LEDGER);
 	if (row == NULL)
 		return spool->error.status;
@@ -537,6 +565,10 @@ static enum spool_status read_counters(struct spool *spool, struct spool_ledger 
 		ledger->max_spool = sqlite3_column_int64(row, at++);
 		ledger->max_record = sqlite3_column_int64(row, at++);
 		ledger->drop_oldest = sqlite3_column_int64(row, at++) != 0;
+		ledger->waiting = ledger->accepted - ledger->delivered - ledger->dead -
+		                  ledger->discarded - ledger->dropped - ledger->purged -
+		                  ledger->removed;
+		ledger->dead_counted = ledger->dead;
 	}
 	enum spool_status status = SPOOL_OK;
 	if (rc == SQLITE_DONE) {
@@ -559,16 +591,12 @@ enum spool_status spool_read_ledger(struct spool *spool, int patience_ms,
 		return status;
 	/* Older versions of SQLite refuse to read any column of a row above the limit. */
 	(void)sqlite3_limit(spool->db, SQLITE_LIMIT_LENGTH, INT_MAX);
-	status = read_counters(spool, ledger);
+	status = spool_read_counters(spool, ledger);
 	if (status == SPOOL_OK)
 		status = spool_one_number(spool, OLDEST, -1, &ledger->oldest_at);
 	if (status == SPOOL_OK)
 		status = spool_one_number(spool, LAST, SPOOL_FIRST_ID, &ledger->last_id);
 	if (status == SPOOL_OK) {
-		ledger->waiting = ledger->accepted - ledger->delivered - ledger->dead -
-		                  ledger->discarded - ledger->dropped - ledger->purged -
-		                  ledger->removed;
-		ledger->dead_counted = ledger->dead;
 		int64_t waiting = 0, dead = 0;
 		struct patience patience;
 		if (clock_gettime(CLOCK_MONOTONIC, &patience.end) != 0)

@@ -122,6 +122,9 @@ enum spool_change_kind {
 	                     attempts; `refused`: another row has its id or key */
 	CHANGE_DISCARDED, /* the row leaves the spool undelivered, and its key is free */
 	CHANGE_PURGED,    /* likewise; counted by itself */
+	CHANGE_EXPIRED,   /* a few of the dead letters that died before `before` are discarded,
+	                     and overwritten; of a time that cannot be right it begins now */
+	CHANGE_FORGOTTEN, /* a few of the receipts from before `before` go */
 	CHANGE_ATTEMPTS,  /* a failure of the record's own is written down */
 	CHANGE_NOTE       /* a line of the agent's own state: `name` = `value` */
 };
@@ -134,9 +137,14 @@ struct spool_change {
 	int64_t bytes;                   /* DELIVERED: record_bytes() of the row */
 	bool keyed;                      /* DELIVERED: the row has a key */
 	bool dead;                       /* DISCARDED, PURGED: a dead letter, else a waiting row */
+	int64_t receipt_at;              /* DELIVERED: when, ms since 1970, for a receipt; 0: none
+	                                    is kept */
+	int64_t request_at;              /* DELIVERED: for the receipt; -1: none */
+	int64_t before;                  /* EXPIRED, FORGOTTEN: ms since 1970 */
+	int64_t taken;                   /* EXPIRED, FORGOTTEN, out: how many went */
 	unsigned attempts;               /* DEAD, ATTEMPTS */
 	const char *code, *sentence;     /* DEAD: the reason */
-	int http_status;                 /* DEAD: 0 where there was no answer */
+	int http_status;                 /* DEAD, DELIVERED: 0 where there was no answer */
 	const char *server_said;         /* DEAD: the answer's beginning, or NULL */
 	size_t server_said_size;
 	const char *name, *value;        /* NOTE */
@@ -152,6 +160,22 @@ struct spool_change {
  * a settle needs. */
 enum spool_status spool_apply(struct spool *spool, struct spool_change *changes,
                               size_t count, int64_t wall);
+
+/* How long what is done with is kept, ms; INT64_MAX: for ever. */
+struct spool_keep {
+	int64_t dead, delivered;
+};
+
+struct spool_swept {
+	int64_t dead, receipts; /* so many went */
+	bool more;              /* and more are due */
+	int64_t due;            /* when the next one will be, ms since 1970; INT64_MAX: none is there */
+};
+
+/* Discards a few dead letters and receipts that are older than `keep` says, in one short
+ * transaction, by the clock `wall` (ms since 1970); only looks where none is. */
+enum spool_status spool_sweep(struct spool *spool, const struct spool_keep *keep, int64_t wall,
+                              struct spool_swept *swept);
 
 /* True when spool_shrink() has something to give back. Cheap. */
 bool spool_has_room(struct spool *spool);
@@ -178,6 +202,9 @@ struct spool_ledger {
 /* Reads the ledger, and counts rows for at most `patience` ms; negative: not at all. */
 enum spool_status spool_read_ledger(struct spool *spool, int patience,
                                     struct spool_ledger *ledger);
+
+/* Reads the ledger's counters alone, which costs next to nothing; `counted` is false. */
+enum spool_status spool_read_counters(struct spool *spool, struct spool_ledger *ledger);
 
 /* Reads a dead letter; SPOOL_END: none of that id. Borrowed until the next
  * call. `*reason` and `*server_said` likewise. */

@@ -102,7 +102,12 @@ static void assert_defaults(const struct config *config)
 	assert_true(config->retry_base == 1000);
 	assert_true(config->retry_cap == 300000);
 	assert_int_equal(config->max_attempts, 8);
+	assert_true(config->keep_dead == CONFIG_FOREVER);
+	assert_true(config->keep_delivered == 0);
 	assert_int_equal(config->log_level, LOG_INFO);
+	assert_int_equal(config->log_format, LOG_TEXT);
+	assert_true(config->log_summary == 3600000);
+	assert_null(config->notify_command);
 	assert_int_equal(config->app_count, 1);
 	assert_string_equal(config->apps[0].name, "default");
 	assert_null(config->apps[0].app_key);
@@ -169,12 +174,18 @@ static const char full[] = "# all\n"
                            "max_spool = 2G\n"
                            "max_record = 65536\n"
                            "when_full = drop-oldest\n"
+                           "keep_dead = 90d\n"
+                           "keep_delivered = 12h\n"
                            "[retry]\n"
                            "base = 2s\n"
                            "cap = 2h\n"
                            "max_attempts = 3\n"
                            "[log]\n"
-                           "level = debug";
+                           "level = debug\n"
+                           "format = json\n"
+                           "summary = 0\n"
+                           "[notify]\n"
+                           "command = mail -s \"$RECONIFY_EVENT\" root </dev/null";
 
 static void assert_full(const struct config *config)
 {
@@ -204,7 +215,12 @@ static void assert_full(const struct config *config)
 	assert_true(config->retry_base == 2000);
 	assert_true(config->retry_cap == 7200000);
 	assert_int_equal(config->max_attempts, 3);
+	assert_true(config->keep_dead == INT64_C(90) * 86400000);
+	assert_true(config->keep_delivered == 12 * 3600000);
 	assert_int_equal(config->log_level, LOG_DEBUG);
+	assert_int_equal(config->log_format, LOG_JSON);
+	assert_true(config->log_summary == 0);
+	assert_string_equal(config->notify_command, "mail -s \"$RECONIFY_EVENT\" root </dev/null");
 }
 
 static void every_key_is_understood(void **state)
@@ -269,20 +285,43 @@ static void a_duration_without_a_known_unit_is_refused(void **state)
 {
 	(void)state;
 	expect_refused("endpoint", "timeout", "30",
-	               "timeout: '30' has no unit: the units are s (seconds), m (minutes) and h "
+	               "timeout: '30' has no unit: the units are s (seconds), m (minutes), h "
 	               "(hours)");
 	expect_refused("endpoint", "timeout", "500ms", "'500ms' cannot be understood: the units are");
 	expect_refused("endpoint", "timeout", "0.5s", "'0.5s' cannot be understood");
 	expect_refused("endpoint", "timeout", "30S", "cannot be understood");
 	expect_refused("endpoint", "timeout", "30 s", "cannot be understood");
 	expect_refused("endpoint", "timeout", "1m30s", "cannot be understood");
-	expect_refused("endpoint", "timeout", "1d", "cannot be understood");
+	expect_refused("endpoint", "timeout", "1d", "out of range");
+	expect_refused("endpoint", "timeout", "1w", "cannot be understood");
 	expect_refused("endpoint", "timeout", "30K", "cannot be understood");
 	expect_refused("endpoint", "timeout", "s", "does not begin with a digit");
 	expect_refused("endpoint", "timeout", "-1s", "does not begin with a digit");
 	expect_refused("endpoint", "timeout", "+1s", "does not begin with a digit");
 	expect_refused("endpoint", "timeout", "\"30s\"", "does not begin with a digit");
 	expect_refused("endpoint", "timeout", "never", "such as 30s");
+}
+
+static void for_ever_and_not_at_all_are_words_of_their_own(void **state)
+{
+	struct config *config = parse_one("spool", "keep_dead", "forever");
+
+	(void)state;
+	assert_true(config->keep_dead == CONFIG_FOREVER);
+	config_free(config);
+	config = parse_one("spool", "keep_delivered", "0");
+	assert_true(config->keep_delivered == 0);
+	config_free(config);
+	expect_refused("spool", "keep_dead", "0", "'0' has no unit");
+	expect_refused("spool", "keep_dead", "0s", "out of range; right would be forever or 1s to");
+	expect_refused("spool", "keep_dead", "ever", "does not begin with a digit");
+	expect_refused("spool", "keep_delivered", "forever", "does not begin with a digit");
+	expect_refused("spool", "keep_delivered", "36501d", "out of range; right would be 0 or 1s");
+	expect_refused("log", "summary", "off", "does not begin with a digit");
+	expect_refused("log", "format", "xml", "'xml' is not known; right would be text or json");
+	config = parse_one("notify", "command", "");
+	assert_null(config->notify_command);
+	config_free(config);
 }
 
 static void sizes_have_binary_units_or_none(void **state)
@@ -1381,6 +1420,7 @@ int main(void)
 		cmocka_unit_test(a_text_is_read_no_further_than_its_size),
 		cmocka_unit_test(durations_have_units),
 		cmocka_unit_test(a_duration_without_a_known_unit_is_refused),
+		cmocka_unit_test(for_ever_and_not_at_all_are_words_of_their_own),
 		cmocka_unit_test(sizes_have_binary_units_or_none),
 		cmocka_unit_test(every_range_has_both_its_ends),
 		cmocka_unit_test(a_record_is_never_larger_than_the_spool),

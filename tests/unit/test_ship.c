@@ -596,6 +596,34 @@ static void a_refused_endpoint_holds_everything(void **state)
 	destroy(world);
 }
 
+static void what_is_kept_for_a_time_costs_nothing_until_there_is_some(void **state)
+{
+	(void)state;
+	char text[1000];
+	(void)snprintf(text, sizeof text, "%s[spool]\nkeep_dead = 48h\nkeep_delivered = 2h\n",
+	               plain_config);
+	struct world *world = create_with(text, 1);
+	start(world);
+	run_for(world, SECOND);
+	run_quietly(world, 72 * HOUR, 0);
+	insert(world, "default", "", OK);
+	struct row *lost = insert(world, "default", "", S400);
+	ship_wake(world->ship);
+	run_for(world, MINUTE);
+	assert_true(lost->rejected);
+	assert_int_equal(ask(world, "SELECT count(*) FROM receipts"), 1);
+	run_quietly(world, 2 * HOUR, 16); /* a look an hour, for a clock that is set */
+	assert_int_equal(ask(world, "SELECT count(*) FROM receipts"), 0);
+	assert_int_equal(dead(world), 1);
+	run_quietly(world, 46 * HOUR, 200);
+	assert_int_equal(dead(world), 0);
+	assert_true(balanced(world));
+	assert_non_null(strstr(world->said, "older than keep_dead allows were discarded: 1"));
+	run_for(world, MINUTE);
+	run_quietly(world, 100 * HOUR, 0);
+	destroy(world);
+}
+
 static void an_unknown_app_waits_and_is_named(void **state)
 {
 	(void)state;
@@ -606,7 +634,8 @@ static void an_unknown_app_waits_and_is_named(void **state)
 	run_for(world, MINUTE);
 	assert_true(other->accepted);
 	assert_int_equal(waiting(world), 1);
-	assert_non_null(strstr(world->said, "nobody"));
+	assert_non_null(strstr(world->said, "an app that is not in the configuration"));
+	assert_null(strstr(world->said, "nobody"));
 	run_quietly(world, HOUR, 50);
 	destroy(world);
 }
@@ -1412,6 +1441,7 @@ int main(void)
 		cmocka_unit_test(a_record_that_is_busy_is_retried_by_itself),
 		cmocka_unit_test(refused_keys_hold_their_app_alone),
 		cmocka_unit_test(a_refused_endpoint_holds_everything),
+		cmocka_unit_test(what_is_kept_for_a_time_costs_nothing_until_there_is_some),
 		cmocka_unit_test(an_unknown_app_waits_and_is_named),
 		cmocka_unit_test(a_record_that_cannot_be_sent_becomes_a_dead_letter),
 		cmocka_unit_test(an_outage_uses_up_no_attempts_and_little_work),
