@@ -119,6 +119,14 @@ enum spool_status spool_compare_schema(struct spool *spool,
                                        void (*found)(void *context, const char *sentence),
                                        void *context);
 
+/* Creates an empty file at `path`, if there is none, with a spool's owner and mode. */
+enum spool_status spool_create_file(const char *path, struct spool_error *error);
+
+/* What a salvage writes into byte 18 of the file that it is about to set aside: SQLite
+ * takes no write to it any more, by whatever name a program has it open. */
+#define SEAL_AT 18
+#define SEAL 'S'
+
 /* Locks are waited for as spool_open() has it. */
 void spool_restore_patience(struct spool *spool);
 
