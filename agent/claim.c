@@ -223,8 +223,11 @@ static void verdicts_written(struct ship *ship, enum spool_status settled)
 		}
 		if (item != NULL && ship->changes[i].refused)
 			flow_say(ship, LOG_ERROR, "record %" PRId64 " is done with, but cannot leave the "
-			    "spool, whose tables somebody changed; it is not sent again before a "
-			    "restart; see 'reconify-agent check'", item->id);
+			    "spool, %s", item->id, ship->changes[i].damaged
+			    ? "whose file is damaged; it is not sent again before a restart; see "
+			      "'reconify-agent init --salvage'"
+			    : "whose tables somebody changed; it is not sent again before a "
+			      "restart; see 'reconify-agent check'");
 		if (item != NULL && !keep)
 			roster_remove(&ship->roster, item);
 		free(ship->verdicts[i].note);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #define HEADER_SIZE 100
+#define MAGIC "SQLite format 3" /* with its NUL */
 #define USUAL_SIZE 4096
 #define WAL_HEADER 32
 #define FRAME_HEADER 24
@@ -156,23 +157,40 @@ static bool read_wal(struct pages *pages, int64_t size)
 
 /* --- Pages -------------------------------------------------------------- */
 
-bool pages_open(struct pages *pages, int file, int wal)
+/* True when pages of this size make sense: the second one remembers the third as a root,
+ * as in every spool. */
+static bool fits(int file, uint32_t size)
+{
+	uint8_t entry[5];
+	return is_page_size(size) && read_at(file, entry, sizeof entry, size) &&
+	       entry[0] == ROLE_ROOT && pages_number(entry + 1) == 0;
+}
+
+/* What the header says, unless that is damaged. */
+static uint32_t choose_size(int file, int wal)
 {
 	uint8_t header[HEADER_SIZE];
+	uint32_t sizes[3] = { 0, 0, USUAL_SIZE };
+	if (read_at(file, header, sizeof header, 0) && memcmp(header, MAGIC, sizeof MAGIC) == 0)
+		sizes[0] = two_bytes(header + 16) == 1 ? 65536 : two_bytes(header + 16);
+	if (wal >= 0 && read_at(wal, header, WAL_HEADER, 0))
+		sizes[1] = pages_number(header + 8);
+	for (size_t i = 0; i < 3; i++)
+		if (fits(file, sizes[i]))
+			return sizes[i];
+	for (size_t i = 0; i < 2; i++)
+		if (is_page_size(sizes[i]))
+			return sizes[i];
+	return USUAL_SIZE;
+}
+
+bool pages_open(struct pages *pages, int file, int wal)
+{
 	struct stat about, wal_about = { .st_size = 0 };
 	*pages = (struct pages){ .file = file, .wal = wal };
 	if (fstat(file, &about) != 0 || (wal >= 0 && fstat(wal, &wal_about) != 0))
 		return false;
-	bool known = about.st_size >= HEADER_SIZE && read_at(file, header, sizeof header, 0) &&
-	             memcmp(header, "SQLite format 3", 16) == 0;
-	pages->size = known ? two_bytes(header + 16) : 0;
-	if (pages->size == 1)
-		pages->size = 65536;
-	uint8_t first[WAL_HEADER];
-	if (!is_page_size(pages->size) && wal >= 0 && read_at(wal, first, sizeof first, 0))
-		pages->size = pages_number(first + 8);
-	if (!is_page_size(pages->size))
-		pages->size = USUAL_SIZE;
+	pages->size = choose_size(file, wal);
 	/* What a damaged header says is kept back at a page's end is not believed. */
 	pages->usable = pages->size;
 	if ((uint64_t)about.st_size / pages->size > UINT32_MAX / 2 || about.st_size == 0)
@@ -190,10 +208,10 @@ bool pages_open(struct pages *pages, int file, int wal)
 	pages->mapped = pages_role(pages, 3, &parent) == ROLE_ROOT;
 	uint8_t *page = pages->overflow;
 	if (!pages->mapped && pages_read(pages, 1, page))
-		pages->mapped = memcmp(page, "SQLite format 3", 16) == 0 && pages_number(page + 52) != 0;
+		pages->mapped = memcmp(page, MAGIC, sizeof MAGIC) == 0 && pages_number(page + 52) != 0;
 	/* Behind the last page of the database there may be others that it gave up. */
 	pages->last = pages->count;
-	if (pages_read(pages, 1, page) && memcmp(page, "SQLite format 3", 16) == 0 &&
+	if (pages_read(pages, 1, page) && memcmp(page, MAGIC, sizeof MAGIC) == 0 &&
 	    memcmp(page + 24, page + 92, 4) == 0 && pages_number(page + 28) > 2 &&
 	    pages_number(page + 28) < pages->last)
 		pages->last = pages_number(page + 28);

@@ -291,16 +291,11 @@ static bool find_owners(struct rescue *rescue)
 	if (!model_roots(rescue) || !walk_tree(rescue, OTHER_TREE, 1) ||
 	    !each_cell(rescue, OTHER_TREE, take_root))
 		return false;
-	bool torn = rescue->torn[OTHER_TREE];
-	for (int table = 1; table < TABLE_COUNT; table++) {
+	for (int table = 1; table < TABLE_COUNT; table++)
 		if (!walk_tree(rescue, (enum table)table, rescue->roots[table]))
 			return false;
-		torn = torn || rescue->torn[table];
-	}
-	if (torn) {
-		adopt(rescue);
-		mark_free(rescue);
-	}
+	adopt(rescue);
+	mark_free(rescue);
 	return true;
 }
 
@@ -531,7 +526,8 @@ static bool keep_records(struct rescue *rescue, enum table table)
 	return done;
 }
 
-/* Pages of which nothing is known: by their content, and only what is surely a record. */
+/* Pages that are nobody's, nor given up: by their content, and only what is surely a
+ * record. What the file remembers of them is wrong, then, or damaged. */
 static bool keep_strays(struct rescue *rescue)
 {
 	for (uint32_t number = 3; number <= rescue->pages->last; number++) {
@@ -539,7 +535,7 @@ static bool keep_strays(struct rescue *rescue)
 		struct cell cell;
 		uint32_t parent;
 		if (rescue->owners[number] != NO_TABLE || pages_is_reserved(rescue->pages, number) ||
-		    pages_role(rescue->pages, number, &parent) != ROLE_UNKNOWN ||
+		    pages_role(rescue->pages, number, &parent) == ROLE_FREE ||
 		    !pages_read(rescue->pages, number, rescue->page) ||
 		    !page_look(rescue->pages, number, rescue->page, &page) ||
 		    page.kind != PAGE_TABLE_LEAF)
@@ -776,9 +772,8 @@ static bool copy(struct rescue *rescue)
 	    !each_cell(rescue, ATTEMPTS_TABLE, take_other) ||
 	    !each_cell(rescue, IMPORTED, take_other) ||
 	    !each_cell(rescue, AGENT_STATE, take_other) ||
-	    !keep_records(rescue, INTERACTIONS) || !keep_records(rescue, DEAD_LETTERS))
-		return false;
-	if ((rescue->torn[INTERACTIONS] || rescue->torn[DEAD_LETTERS]) && !keep_strays(rescue))
+	    !keep_records(rescue, INTERACTIONS) || !keep_records(rescue, DEAD_LETTERS) ||
+	    !keep_strays(rescue))
 		return false;
 	if (!rescue->seen)
 		return fail(rescue, RESCUE_FOREIGN);

@@ -143,11 +143,14 @@ struct spool_change {
 	bool missed;                     /* out: the row is gone, or another one now */
 	bool refused;                    /* out: somebody's doing in the file keeps the row from
 	                                    being moved or deleted; it stays where it is */
+	bool damaged;                    /* out: refused, and the cause is a damaged page */
 };
 
 /* Applies `count` changes in one transaction: all or, on any failure, none. A
  * row that is gone or has become another (its producer deleted or replaced it)
- * is passed over: whoever removed it has counted it. `wall` is ms since 1970.
+ * is passed over: whoever removed it has counted it. `wall` is ms since 1970. Where a
+ * page of the file is damaged, what needs it is `refused`, and all else is done, in as
+ * many transactions as that takes.
  * On a full disk a ballast file beside the spool is given up for the room that
  * a settle needs. */
 enum spool_status spool_apply(struct spool *spool, struct spool_change *changes,
