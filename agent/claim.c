@@ -264,9 +264,30 @@ static void go_over(struct ship *ship, const struct job *job)
 		         "be sent now (their app is held, or they fail): they are lost with it");
 	for (size_t i = 0; i < job->entry_count; i++)
 		free(job->entries[i].payload);
+	ship->damaged_from = ship->damaged_to = 0;
 	ship->scan = SCAN_NOTHING;
 	ship->need = 0;
 	flow_start_over(ship, true);
+}
+
+/* Once for each place, not at every look. */
+static void note_damage(struct ship *ship, const struct job *job)
+{
+	if (job->damaged_from == 0 ||
+	    (ship->damaged_from != 0 && job->damaged_from >= ship->damaged_from &&
+	     job->damaged_to <= ship->damaged_to))
+		return;
+	if (ship->damaged_from == 0 || job->damaged_from < ship->damaged_from)
+		ship->damaged_from = job->damaged_from;
+	if (job->damaged_to > ship->damaged_to)
+		ship->damaged_to = job->damaged_to;
+	ship->report_due = true;
+	char to[32] = "on";
+	if (job->damaged_to != INT64_MAX)
+		(void)snprintf(to, sizeof to, "to %" PRId64, job->damaged_to);
+	flow_say(ship, LOG_ERROR, "%s: records from id %" PRId64 " %s cannot be read, all or some, and "
+	         "are passed over; stop the agent, and run 'reconify-agent init --salvage'",
+	         job->error.sentence, job->damaged_from, to);
 }
 
 void claim_accept(struct ship *ship, struct job *job)
@@ -289,13 +310,7 @@ void claim_accept(struct ship *ship, struct job *job)
 		ship->need = job->need;
 	for (size_t i = 0; i < job->unknown_count; i++)
 		note_unknown_app(ship, job->unknown[i]);
-	if (job->damaged_from != 0 && job->damaged_from != ship->damaged_from) {
-		ship->damaged_from = job->damaged_from;
-		ship->damaged_to = job->damaged_to;
-		ship->report_due = true;
-		flow_say(ship, LOG_ERROR, "%s; records from id %" PRId64 " on cannot be read and were "
-		    "passed over", job->error.sentence, job->damaged_from);
-	}
+	note_damage(ship, job);
 	advance_session(ship, job);
 	for (size_t i = 0; i < job->entry_count; i++)
 		accept_entry(ship, &job->entries[i]);

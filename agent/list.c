@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/around.h"
 #include "agent/words.h"
 
 /* Records read in one go: what a reader keeps open, others' commits wait behind. */
@@ -142,6 +143,7 @@ enum spool_status list_records(struct spool *spool, const struct selection *sele
 {
 	int64_t from = SPOOL_FIRST_ID, left = selection->limit;
 	enum spool_status status = SPOOL_OK;
+	bool damaged = false;
 	if (!selection->json)
 		print_heading(selection->dead, out);
 	while (status == SPOOL_OK && !ferror(out)) {
@@ -158,6 +160,12 @@ enum spool_status list_records(struct spool *spool, const struct selection *sele
 		else
 			(void)fwrite(page, 1, size, out);
 		free(page);
+		if (status == SPOOL_DAMAGED) {
+			damaged = true;
+			status = around_damage(spool, selection->dead, &from, INT64_MAX);
+		}
 	}
-	return status == SPOOL_END ? SPOOL_OK : status;
+	if (status == SPOOL_OK || status == SPOOL_END)
+		status = damaged ? SPOOL_DAMAGED : SPOOL_OK;
+	return status;
 }

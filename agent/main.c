@@ -153,6 +153,8 @@ static int list(const struct call *call, const struct config *config, struct spo
 	(void)config;
 	enum spool_status status = list_records(spool, &call->selection, wall_ms(), stdout);
 	const char *sentence = spool_last_error(spool)->sentence;
+	if (status == SPOOL_DAMAGED)
+		return EX_DATAERR; /* was said where it was met */
 	return status == SPOOL_OK ? EX_OK
 	                          : complain(status_exit_code(status),
 	                                     sentence[0] != '\0' ? sentence : "no memory");

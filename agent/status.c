@@ -229,7 +229,8 @@ static void print_waiting(const struct status *status, FILE *out)
 		(void)fprintf(out, "storage      %s\n", report->storage);
 	if (report->damaged_from > 0)
 		(void)fprintf(out, "damaged      records from id %" PRId64 " on cannot be read and are "
-		              "passed over; see 'reconify-agent check'\n", report->damaged_from);
+		              "passed over; stop the agent, and run 'reconify-agent init --salvage'\n",
+		              report->damaged_from);
 }
 
 static void print_ledger(const struct status *status, FILE *out)

@@ -21,6 +21,7 @@ enum query {
 	NEXT,
 	NEXT_RECORD,
 	NEXT_ID,
+	NEXT_DEAD_ID,
 	LOAD,
 	LOAD_DEAD,
 	ATTEMPTS,
@@ -126,6 +127,7 @@ enum spool_status spool_create_file(const char *path, struct spool_error *error)
  * takes no write to it any more, by whatever name a program has it open. */
 #define SEAL_AT 18
 #define SEAL 'S'
+#define SEAL_NONE 2 /* SQLite writes to a file with this, or less */
 
 /* Locks are waited for as spool_open() has it. */
 void spool_restore_patience(struct spool *spool);

@@ -363,16 +363,17 @@ static enum spool_status settle_schema(struct spool *spool, enum spool_mode mode
 	return SPOOL_OK;
 }
 
-/* A salvage that was cut short left the file so that nothing can be written to it. Asked
+/* The header lets nobody write: a salvage that was cut short made it so, or damage. Asked
  * by way of SQLite, whose locks another close of the file would drop. */
 static bool is_sealed(struct spool *spool)
 {
 	sqlite3_file *file = NULL;
-	char byte = 0;
+	unsigned char byte = 0;
 	return sqlite3_file_control(spool->db, "main", SQLITE_FCNTL_FILE_POINTER, &file) ==
 	               SQLITE_OK &&
 	       file != NULL && file->pMethods != NULL &&
-	       file->pMethods->xRead(file, &byte, 1, SEAL_AT) == SQLITE_OK && byte == SEAL;
+	       file->pMethods->xRead(file, &byte, 1, SEAL_AT) == SQLITE_OK &&
+	       (byte == SEAL || (byte > SEAL_NONE && sqlite3_db_readonly(spool->db, "main") == 1));
 }
 
 static enum spool_status run_sql(struct spool *spool, const char *sql)
@@ -410,6 +411,13 @@ struct spool *spool_open(const char *path, enum spool_mode mode, int64_t row_lim
 		spool_close(spool);
 		return NULL;
 	}
+	if (mode != SPOOL_READ && is_sealed(spool)) {
+		spool_say(error, SPOOL_DAMAGED, "%s: its header lets nobody write: its salvage was cut "
+		          "short, or it is damaged; run 'reconify-agent init --salvage', nothing is lost",
+		          path);
+		spool_close(spool);
+		return NULL;
+	}
 	if (mode != SPOOL_READ) {
 		/* After a power cut the agent can only send again what was settled since
 		 * the last sync; a producer's own commit is synced by the producer. */
@@ -418,9 +426,6 @@ struct spool *spool_open(const char *path, enum spool_mode mode, int64_t row_lim
 		    /* Zeroing what is deleted is dear in writes, and flash keeps it all the same. */
 		    run_sql(spool, "PRAGMA secure_delete = FAST") != SPOOL_OK) {
 			*error = spool->error;
-			if (error->status == SPOOL_DENIED && is_sealed(spool))
-				spool_say(error, SPOOL_DAMAGED, "%s: its salvage was cut short; run 'reconify-agent "
-				          "init --salvage' again, nothing is lost", path);
 			spool_close(spool);
 			return NULL;
 		}

@@ -82,12 +82,12 @@ static int note_check(void *context, int columns, char **values, char **names)
 	return 0;
 }
 
-/* A salvage was cut short: perhaps the -wal has lost its name already. */
+/* A salvage was cut short: perhaps the -wal has lost its name already. Or it is damage. */
 static bool is_sealed(const char *path)
 {
-	char byte = 0;
+	unsigned char byte = 0;
 	int file = open(path, O_RDONLY | O_CLOEXEC);
-	bool sealed = file >= 0 && pread(file, &byte, 1, SEAL_AT) == 1 && byte == SEAL;
+	bool sealed = file >= 0 && pread(file, &byte, 1, SEAL_AT) == 1 && byte > SEAL_NONE;
 	if (file >= 0)
 		(void)close(file);
 	return sealed;

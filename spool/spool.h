@@ -94,7 +94,7 @@ struct spool_place {
 
 /* Finds the first waiting row with `from` <= id <= `to`. SPOOL_END: none.
  * SPOOL_TOO_BIG: its app or session is above the row limit; `place->id` is its id.
- * On SPOOL_DAMAGED, `place->id` is the next id from which reading may work. */
+ * SPOOL_DAMAGED: spool_pass_damage() finds where reading may go on. */
 enum spool_status spool_next(struct spool *spool, int64_t from, int64_t to,
                              struct spool_place *place);
 
@@ -103,6 +103,11 @@ enum spool_status spool_next(struct spool *spool, int64_t from, int64_t to,
  * spool_attempts(). Of a row that cannot be read, spool_next() says more. */
 enum spool_status spool_next_record(struct spool *spool, int64_t from, int64_t to,
                                     struct record *record);
+
+/* After SPOOL_DAMAGED at id `from`, of waiting rows or of dead letters: no row from there up
+ * to `*next` - 1 can be read. SPOOL_END: nor any other up to `to`. */
+enum spool_status spool_pass_damage(struct spool *spool, bool dead, int64_t from, int64_t to,
+                                    int64_t *next);
 
 /* Reads one waiting row. `*record` is borrowed until the next call but
  * spool_attempts(). SPOOL_END: it is gone. SPOOL_TOO_BIG: it is larger than the row
@@ -178,7 +183,8 @@ struct spool_ledger {
 	int64_t last_id;       /* of the last waiting row, SPOOL_FIRST_ID: none */
 };
 
-/* Reads the ledger, and counts rows for at most `patience` ms; negative: not at all. */
+/* Reads the ledger, and counts rows for at most `patience` ms; negative: not at all.
+ * SPOOL_DAMAGED: the counters cannot be read; last_id is filled in all the same. */
 enum spool_status spool_read_ledger(struct spool *spool, int patience,
                                     struct spool_ledger *ledger);
 

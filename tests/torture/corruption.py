@@ -238,7 +238,7 @@ class Damage:
             keeper.close()
         self.files = {"": bytearray(self.template.folded),
                       "-wal": bytearray((other / "wal").read_bytes())}
-        size = PAGE + 24
+        size, self.page_count = PAGE + 24, len(self.files[""]) // PAGE
         for at in range(32, len(self.files["-wal"]) - size + 1, size):
             page, count = struct.unpack(">II", self.files["-wal"][at:at + 8])
             self.touched.add(page)
@@ -406,6 +406,8 @@ class Point:
         extra = sum(count - 1 for uuid, count in self.delivered.items()
                     if count > 1 and uuid in self.untouched())
         if lost:
+            if arguments.point is not None:
+                print("lost", [sorted(self.template.rows.get(uuid, [0])) for uuid in lost])
             self.story.append(f"lost: {len(lost)}" + (" with the insert" if self.inserted in lost
                                                       else ""))
         return len(lost), extra
@@ -450,7 +452,7 @@ def main():
                 if arguments.point is None:
                     shutil.rmtree(folder)
                 else:
-                    print(point.story, "touched", sorted(point.damage.touched)[:20],
+                    print(point.story, "touched", sorted(point.damage.touched),
                           "of", point.damage.page_count, "extra", extra)
         finally:
             sink.close()
