@@ -224,7 +224,7 @@ static void verdicts_written(struct ship *ship, enum spool_status settled)
 		if (item != NULL && ship->changes[i].refused)
 			flow_say(ship, LOG_ERROR, "record %" PRId64 " is done with, but cannot leave the "
 			    "spool, %s", item->id, ship->changes[i].damaged
-			    ? "whose file is damaged; it is not sent again before a restart; see "
+			    ? "whose file is damaged; it is not sent again; stop the agent, and run "
 			      "'reconify-agent init --salvage'"
 			    : "whose tables somebody changed; it is not sent again before a "
 			      "restart; see 'reconify-agent check'");

@@ -70,6 +70,10 @@ static bool build(struct job *job, struct spool *spool, const struct record *rec
 	job->read = spool_attempts(spool, entry->id, &entry->attempts);
 	if (job->read != SPOOL_OK)
 		return false;
+	if (entry->attempts == SPOOL_DELIVERED) {
+		entry->state = ENTRY_GONE;
+		return true;
+	}
 	entry->app = place_of_app(job->config, record->app);
 	entry->session = job_session(record->app, record->session);
 	entry->bytes = record_bytes(record);

@@ -72,11 +72,11 @@ struct rescue {
 	struct hole *holes;
 	size_t hole_count, hole_room;
 	bool torn[TABLE_COUNT + 1];   /* a page of that tree is damaged */
-	sqlite3_stmt *inserts[TABLE_COUNT], *twins[2];
+	sqlite3_stmt *inserts[TABLE_COUNT], *twins[2], *gone;
 	int64_t counters[COUNTERS], max_spool, max_record, drop_oldest;
 	bool ledger, sequence_read, seen; /* seen: something that is surely a spool's */
 	int64_t sequence;
-	int64_t bytes, damaged_cells, lost_before;
+	int64_t bytes, damaged_cells, lost_before, delivered;
 	struct salvage_report *report;
 	enum rescue_result result;
 };
@@ -377,8 +377,10 @@ static bool prepare_all(struct rescue *rescue)
 	rescue->inserts[DEAD_LETTERS] = prepare_record(rescue, "dead_letters", SPOOL_DEAD_COLUMNS);
 	rescue->twins[0] = prepare(rescue, "SELECT 1 FROM interactions WHERE id = ? AND uuid IS ?");
 	rescue->twins[1] = prepare(rescue, "SELECT 1 FROM dead_letters WHERE id = ? AND uuid IS ?");
+	/* Delivered, and only kept from being deleted by the damage. */
+	rescue->gone = prepare(rescue, "SELECT 1 FROM attempts WHERE id = ? AND attempts = -1");
 	bool done = rescue->inserts[INTERACTIONS] != NULL && rescue->inserts[DEAD_LETTERS] != NULL &&
-	            rescue->twins[0] != NULL && rescue->twins[1] != NULL;
+	            rescue->gone != NULL && rescue->twins[0] != NULL && rescue->twins[1] != NULL;
 	for (int i = 0; i < TABLE_COUNT && done; i++)
 		if (others[i] != NULL)
 			done = (rescue->inserts[i] = prepare(rescue, others[i])) != NULL;
@@ -445,6 +447,14 @@ static bool keep_record(struct rescue *rescue, enum table table, const struct ce
 	(void)sqlite3_clear_bindings(twin);
 	if (there)
 		return true;
+	if (table == INTERACTIONS) {
+		(void)sqlite3_bind_int64(rescue->gone, 1, cell->id);
+		bool gone = sqlite3_step(rescue->gone) == SQLITE_ROW;
+		(void)sqlite3_reset(rescue->gone);
+		rescue->delivered += gone;
+		if (gone)
+			return true;
+	}
 	if (!insert_record(rescue, table, cell, true, &written))
 		return false;
 	/* Its key, which must be one waiting row's alone, seems to be another's. */
@@ -633,6 +643,7 @@ static bool settle_ledger(struct rescue *rescue)
 	if (!count_rows(rescue, "SELECT count(*) FROM interactions", &report->waiting) ||
 	    !count_rows(rescue, "SELECT count(*) FROM dead_letters", &report->dead))
 		return false;
+	counters[DELIVERED] += rescue->delivered;
 	int64_t found = report->waiting + report->dead;
 	for (int i = DELIVERED; i < COUNTERS; i++)
 		found += i == DEAD ? 0 : counters[i];
@@ -797,6 +808,7 @@ enum rescue_result rescue_copy(struct pages *pages, sqlite3 *to, struct salvage_
 		(void)sqlite3_finalize(rescue.inserts[i]);
 	(void)sqlite3_finalize(rescue.twins[0]);
 	(void)sqlite3_finalize(rescue.twins[1]);
+	(void)sqlite3_finalize(rescue.gone);
 	free(rescue.page);
 	free(rescue.owners);
 	free(rescue.stack);

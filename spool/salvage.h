@@ -7,8 +7,6 @@
 #ifndef SPOOL_SALVAGE_H
 #define SPOOL_SALVAGE_H
 
-#include <limits.h>
-
 #include "spool/spool.h"
 
 #define SALVAGE_RANGES 20

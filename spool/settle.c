@@ -432,6 +432,24 @@ static enum spool_status apply_all(struct spool *spool, struct spool_change *cha
 	return end_write(spool, status);
 }
 
+/* So that neither a restart nor a salvage sends it again. Where this fails, they do. */
+static void mark_delivered(struct spool *spool, int64_t id)
+{
+	struct spool_error first = spool->error;
+	sqlite3_stmt *bound = NULL;
+	if (spool_run(spool, BEGIN_WRITE) == SPOOL_OK) {
+		enum spool_status status = SPOOL_DAMAGED;
+		bound = spool_statement(spool, SET_ATTEMPTS);
+		if (bound != NULL) {
+			(void)sqlite3_bind_int64(bound, 1, id);
+			(void)sqlite3_bind_int64(bound, 2, -1);
+			status = spool_finish(spool, bound);
+		}
+		(void)end_write(spool, status);
+	}
+	spool->error = first;
+}
+
 /* One change alone meets a damaged page. Perhaps only what goes with it stands there: its
  * key, its attempts, the counters. */
 static enum spool_status apply_bare(struct spool *spool, struct spool_change *change,
@@ -442,6 +460,8 @@ static enum spool_status apply_bare(struct spool *spool, struct spool_change *ch
 	if (status == SPOOL_DAMAGED) {
 		change->missed = false;
 		change->refused = change->damaged = true;
+		if (change->kind == CHANGE_DELIVERED)
+			mark_delivered(spool, change->id);
 		return SPOOL_OK;
 	}
 	if (status == SPOOL_OK) {

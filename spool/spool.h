@@ -11,6 +11,8 @@
 #ifndef SPOOL_SPOOL_H
 #define SPOOL_SPOOL_H
 
+#include <limits.h>
+
 #include "spool/record.h"
 
 enum spool_status {
@@ -114,8 +116,11 @@ enum spool_status spool_pass_damage(struct spool *spool, bool dead, int64_t from
  * limit. */
 enum spool_status spool_load(struct spool *spool, int64_t id, struct record *record);
 
+/* Of a row that was delivered, and could not be deleted for a damaged page. */
+#define SPOOL_DELIVERED UINT_MAX
+
 /* Attempts that failed so far by a record's own fault, as written down by
- * CHANGE_ATTEMPTS; 0 where none. */
+ * CHANGE_ATTEMPTS; 0 where none; or SPOOL_DELIVERED. */
 enum spool_status spool_attempts(struct spool *spool, int64_t id, unsigned *attempts);
 
 /* --- Settling ----------------------------------------------------------- */

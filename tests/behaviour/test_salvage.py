@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -326,15 +327,20 @@ def test_retry_and_discard_do_all_that_can_be_done(agent, filled, command):
     readable, gone = unreadable(filled, "dead_letters")
     result = agent.command(command, "--all", *(["--yes"] if command == "discard" else []))
     assert result.returncode == 65 and "cannot be read" in result.stderr
-    assert result.stdout.startswith(f"{len(readable)} record"), (readable, result)
+    # SQLite cannot take away a row next to the damage when that leaves its page too empty.
+    kept = set(map(int, re.findall(r"record (\d+) stays where it is", result.stderr)))
+    assert kept < readable
+    assert result.stdout.startswith(f"{len(readable - kept)} record"), (readable, result)
 
 
 def test_purge_does_all_that_can_be_done(agent, filled):
     readable, gone = unreadable(filled)
     result = agent.command("purge", "--user", "u0", "--yes")
     assert result.returncode == 65 and "cannot be read" in result.stderr
-    left = agent.command("list", "--user", "u0", "--json").stdout
-    assert left == "" and not result.stdout.startswith("0 ")
+    left = {json.loads(line)["id"] for line in
+            agent.command("list", "--user", "u0", "--json").stdout.splitlines()}
+    kept = set(map(int, re.findall(r"record (\d+) stays where it is", result.stderr)))
+    assert left == kept and len(kept) < 10 and not result.stdout.startswith("0 ")
 
 
 def test_the_agent_delivers_around_damage_and_takes_inserts(agent, filled, sink):
@@ -350,6 +356,8 @@ def test_the_agent_delivers_around_damage_and_takes_inserts(agent, filled, sink)
     assert "init --salvage" in agent.errors()
     assert "init --salvage" in agent.command("status").stdout
     assert agent.stop() == 0
+    agent.drain()
+    assert sink.posts - before <= len(readable) + 1, "sent again by the next one"
     result = salvage(agent)
     assert result.returncode == 65, result
     status = agent.status()
