@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Corrupted spools: is everything kept that was not touched?
 
     corruption.py --build DIR --budget SECONDS --points N --seed N [--point N]
