@@ -286,8 +286,11 @@ static void verdicts_written(struct ship *ship, enum spool_status settled)
 		}
 		if (item != NULL && ship->changes[i].refused)
 			flow_say(ship, LOG_ERROR, "record %" PRId64 " is done with, but cannot leave the "
-			    "spool, whose tables somebody changed; it is not sent again before a "
-			    "restart; see 'reconify-agent check'", item->id);
+			    "spool, %s", item->id, ship->changes[i].damaged
+			    ? "whose file is damaged; it is not sent again; stop the agent, and run "
+			      "'reconify-agent init --salvage'"
+			    : "whose tables somebody changed; it is not sent again before a "
+			      "restart; see 'reconify-agent check'");
 		if (item != NULL && !keep)
 			roster_remove(&ship->roster, item);
 		free(ship->verdicts[i].note);
@@ -326,9 +329,30 @@ static void go_over(struct ship *ship, const struct job *job)
 		         "be sent now (their app is held, or they fail): they are lost with it");
 	for (size_t i = 0; i < job->entry_count; i++)
 		free(job->entries[i].payload);
+	ship->damaged_from = ship->damaged_to = 0;
 	ship->scan = SCAN_NOTHING;
 	ship->need = 0;
 	flow_start_over(ship, true);
+}
+
+/* Once for each place, not at every look. */
+static void note_damage(struct ship *ship, const struct job *job)
+{
+	if (job->damaged_from == 0 ||
+	    (ship->damaged_from != 0 && job->damaged_from >= ship->damaged_from &&
+	     job->damaged_to <= ship->damaged_to))
+		return;
+	if (ship->damaged_from == 0 || job->damaged_from < ship->damaged_from)
+		ship->damaged_from = job->damaged_from;
+	if (job->damaged_to > ship->damaged_to)
+		ship->damaged_to = job->damaged_to;
+	ship->report_due = true;
+	char to[32] = "on";
+	if (job->damaged_to != INT64_MAX)
+		(void)snprintf(to, sizeof to, "to %" PRId64, job->damaged_to);
+	flow_say(ship, LOG_ERROR, "%s: records from id %" PRId64 " %s cannot be read, all or some, and "
+	         "are passed over; stop the agent, and run 'reconify-agent init --salvage'",
+	         job->error.sentence, job->damaged_from, to);
 }
 
 void claim_accept(struct ship *ship, struct job *job)
@@ -353,13 +377,7 @@ void claim_accept(struct ship *ship, struct job *job)
 		ship->need = job->need;
 	for (size_t i = 0; i < job->unknown_count; i++)
 		note_unknown_app(ship, job->unknown[i]);
-	if (job->damaged_from != 0 && job->damaged_from != ship->damaged_from) {
-		ship->damaged_from = job->damaged_from;
-		ship->damaged_to = job->damaged_to;
-		ship->report_due = true;
-		flow_say(ship, LOG_ERROR, "%s; records from id %" PRId64 " on cannot be read and were "
-		    "passed over", job->error.sentence, job->damaged_from);
-	}
+	note_damage(ship, job);
 	advance_session(ship, job);
 	for (size_t i = 0; i < job->entry_count; i++)
 		accept_entry(ship, &job->entries[i]);

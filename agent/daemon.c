@@ -284,7 +284,8 @@ static bool something_left(struct spool *spool, int64_t last_id)
 static int conclude(const struct drain *drain, const struct report *report)
 {
 	struct spool_ledger after;
-	if (spool_read_ledger(drain->watch, -1, &after) != SPOOL_OK)
+	enum spool_status looked = spool_read_ledger(drain->watch, -1, &after);
+	if (looked != SPOOL_OK && (looked != SPOOL_DAMAGED || report->damaged_from == 0))
 		return complain(status_exit_code(spool_last_error(drain->watch)->status),
 		                spool_last_error(drain->watch)->sentence, "");
 	int64_t delivered = after.delivered - drain->before.delivered;
@@ -310,6 +311,11 @@ static int conclude(const struct drain *drain, const struct report *report)
 		(void)fprintf(stderr, "reconify-agent: %s\n", report->storage);
 	if (dead > 0)
 		(void)fprintf(stderr, "reconify-agent: 'reconify-agent list --dead' says why\n");
+	if (left && report->damaged_from != 0) {
+		(void)fprintf(stderr, "reconify-agent: the spool is damaged, and some records cannot be "
+		              "read: run 'reconify-agent init --salvage'\n");
+		return EX_DATAERR;
+	}
 	return left && report->storage[0] != '\0' && !report->locked ? EX_IOERR : EX_TEMPFAIL;
 }
 
@@ -356,7 +362,10 @@ int daemon_drain(const struct daemon_call *call, struct config *config, bool pro
 	if (code != EX_OK && holder == 0)
 		goto end;
 	drain.watch = spool_open(config->spool_path, SPOOL_READ, config->max_record, &error);
-	if (drain.watch == NULL || spool_read_ledger(drain.watch, -1, &drain.before) != SPOOL_OK) {
+	enum spool_status looked = drain.watch == NULL
+		? error.status : spool_read_ledger(drain.watch, -1, &drain.before);
+	/* Damaged counters are no reason to leave the records where they are. */
+	if (looked != SPOOL_OK && (drain.watch == NULL || looked != SPOOL_DAMAGED)) {
 		if (drain.watch != NULL)
 			error = *spool_last_error(drain.watch);
 		code = complain(status_exit_code(error.status), error.sentence, "");

@@ -70,6 +70,10 @@ static bool build(struct job *job, struct spool *spool, const struct record *rec
 	job->read = spool_attempts(spool, entry->id, &entry->attempts);
 	if (job->read != SPOOL_OK)
 		return false;
+	if (entry->attempts == SPOOL_DELIVERED) {
+		entry->state = ENTRY_GONE;
+		return true;
+	}
 	entry->app = place_of_app(job->config, record->app);
 	entry->session = job_session(record->app, record->session);
 	entry->bytes = record_bytes(record);
@@ -117,6 +121,16 @@ static bool build(struct job *job, struct spool *spool, const struct record *rec
 	return true;
 }
 
+static void note_damage(struct job *job, int64_t from, int64_t to)
+{
+	if (from < 1)
+		from = 1; /* what there is below is nobody's */
+	if (job->damaged_from == 0 || from < job->damaged_from)
+		job->damaged_from = from;
+	if (to > job->damaged_to)
+		job->damaged_to = to;
+}
+
 /* Reads one row and builds its payload, likewise. */
 static bool take(struct job *job, struct spool *spool, struct job_entry *entry)
 {
@@ -136,7 +150,7 @@ static bool take(struct job *job, struct spool *spool, struct job_entry *entry)
 	if (job->read == SPOOL_DAMAGED) {
 		/* This row alone: it stays where it is, for 'init --salvage'. */
 		job->error = *spool_last_error(spool);
-		job->damaged_from = job->damaged_to = entry->id;
+		note_damage(job, entry->id, entry->id);
 		job->read = SPOOL_OK;
 		entry->state = ENTRY_GONE;
 		return true;
@@ -207,7 +221,6 @@ static void scan(struct job *job, struct spool *spool)
 	struct spool_place place;
 	struct record record;
 	int64_t at = job->from;
-	int64_t step = 1;
 	bool whole = job->build; /* read rows at once while it is likely that they are wanted */
 	job->next = job->from;
 	for (int rows = 0; rows < JOB_ROWS; rows++) {
@@ -227,23 +240,16 @@ static void scan(struct job *job, struct spool *spool)
 			return;
 		}
 		if (job->read == SPOOL_DAMAGED) {
-			/* A page that cannot be read: go on behind it, in growing steps. */
-			if (job->damaged_from == 0)
-				job->damaged_from = at;
 			job->error = *spool_last_error(spool);
-			if (at < 1) {
-				at = job->damaged_to = job->next = 1; /* what there is below is nobody's */
-				continue;
-			}
-			if (step > job->to - at) {
-				job->read = SPOOL_OK;
-				job->end = true;
+			job->read = spool_pass_damage(spool, false, at, job->to, &job->next);
+			if (job->read != SPOOL_OK && job->read != SPOOL_END)
 				return;
-			}
-			at += step;
-			step *= 2;
-			job->damaged_to = at;
-			job->next = at;
+			note_damage(job, at, job->read == SPOOL_OK ? job->next - 1 : job->to);
+			job->end = job->read == SPOOL_END;
+			job->read = SPOOL_OK;
+			if (job->end)
+				return;
+			at = job->next;
 			continue;
 		}
 		if (job->read == SPOOL_TOO_BIG) {
@@ -258,7 +264,6 @@ static void scan(struct job *job, struct spool *spool)
 		}
 		if (job->read != SPOOL_OK)
 			return;
-		step = 1;
 
 		size_t app = place_of_app(job->config, place.app);
 		uint64_t session = job_session(place.app, place.session);

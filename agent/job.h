@@ -107,7 +107,8 @@ struct job {
 	int64_t skipped_app[APP_PLACES]; /* the first id passed over, INT64_MAX: none */
 	char unknown[JOB_UNKNOWN_NAMES][JOB_NAME_SIZE]; /* names of apps not configured */
 	size_t unknown_count;
-	int64_t damaged_from, damaged_to; /* ids that could not be read; 0: none */
+	int64_t damaged_from, damaged_to; /* ids among which some could not be read; 0: none;
+	                                     INT64_MAX: and all behind */
 };
 
 /* Does the job with `*spool`, which it may close and open again. */

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "agent/around.h"
 #include "agent/words.h"
 
 /* Records read in one go: what a reader keeps open, others' commits wait behind. */
@@ -143,6 +144,7 @@ enum spool_status list_records(struct spool *spool, const struct selection *sele
 {
 	int64_t from = SPOOL_FIRST_ID, left = selection->limit;
 	enum spool_status status = SPOOL_OK;
+	bool damaged = false;
 	if (!selection->json)
 		print_heading(selection->dead, out);
 	while (status == SPOOL_OK && !ferror(out)) {
@@ -159,8 +161,14 @@ enum spool_status list_records(struct spool *spool, const struct selection *sele
 		else
 			(void)fwrite(page, 1, size, out);
 		free(page);
+		if (status == SPOOL_DAMAGED) {
+			damaged = true;
+			status = around_damage(spool, selection->dead, &from, INT64_MAX);
+		}
 	}
-	return status == SPOOL_END ? SPOOL_OK : status;
+	if (status == SPOOL_OK || status == SPOOL_END)
+		status = damaged ? SPOOL_DAMAGED : SPOOL_OK;
+	return status;
 }
 
 /* --- Receipts ------------------------------------------------------------ */

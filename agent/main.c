@@ -17,6 +17,7 @@
 #include "agent/list.h"
 #include "agent/manage.h"
 #include "agent/payload.h"
+#include "agent/salvage.h"
 #include "agent/select.h"
 #include "agent/status.h"
 #include "agent/transfer.h"
@@ -24,7 +25,7 @@
 
 struct call {
 	struct daemon_call daemon;
-	bool json, progress, keys, send;
+	bool json, progress, keys, send, salvage;
 	int64_t wait;
 	struct selection selection;
 	char **arguments; /* what is not an option */
@@ -55,6 +56,14 @@ static int configure(const struct call *call, struct config **config)
 	return code;
 }
 
+static int64_t wall_ms(void)
+{
+	struct timespec time;
+	if (clock_gettime(CLOCK_REALTIME, &time) != 0)
+		return 0;
+	return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
+}
+
 static int act_init(const struct call *call)
 {
 	struct config *config;
@@ -62,6 +71,14 @@ static int act_init(const struct call *call)
 	int code = configure(call, &config);
 	if (code != EX_OK)
 		return code;
+	bool incomplete = false;
+	if (call->salvage) {
+		code = salvage_spool(config, wall_ms(), &incomplete);
+		if (code != EX_OK) {
+			config_free(config);
+			return code;
+		}
+	}
 	struct spool *spool = spool_open(config->spool_path, SPOOL_CREATE, config->max_record, &error);
 	if (spool == NULL) {
 		code = complain(status_exit_code(error.status), error.sentence);
@@ -77,7 +94,7 @@ static int act_init(const struct call *call)
 	if (code == EX_OK)
 		(void)printf("%s: ready for records\n", config->spool_path);
 	config_free(config);
-	return code;
+	return code == EX_OK && incomplete ? EX_DATAERR : code;
 }
 
 static int act_run(const struct call *call)
@@ -113,14 +130,6 @@ static int act_status(const struct call *call)
 	return code;
 }
 
-static int64_t wall_ms(void)
-{
-	struct timespec time;
-	if (clock_gettime(CLOCK_REALTIME, &time) != 0)
-		return 0;
-	return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
-}
-
 /* Opens the spool for records of any size, and hands it to `act`. */
 static int with_spool(const struct call *call, enum spool_mode mode,
                       int (*act)(const struct call *call, const struct config *config,
@@ -148,6 +157,8 @@ static int list(const struct call *call, const struct config *config, struct spo
 	if (delivered && config->keep_delivered == 0)
 		(void)fprintf(stderr, "reconify-agent: no receipts are kept: [spool] keep_delivered is 0\n");
 	const char *sentence = spool_last_error(spool)->sentence;
+	if (status == SPOOL_DAMAGED)
+		return EX_DATAERR; /* was said where it was met */
 	return status == SPOOL_OK ? EX_OK
 	                          : complain(status_exit_code(status),
 	                                     sentence[0] != '\0' ? sentence : "no memory");
@@ -384,9 +395,12 @@ static int act_import(const struct call *call)
 /* The completions read the help: "  --OPTION VALUE  what" begins the line of each option,
  * and VALUE says what is to be offered for it. */
 static const struct command commands[] = {
-	{ "init", act_init, "", "", "creates the spool, or brings an older one up to date",
+	{ "init", act_init, "v", "", "creates the spool, or brings an older one up to date",
+	  "  --salvage      sets a damaged spool aside as FILE.damaged-TIME, and makes a new one of\n"
+	  "                 all that can be read. Needs the agent, and all others, away from it\n"
 	  "May be repeated. The folder must be there; the file gets mode 0660 and, from root, the\n"
-	  "folder's owner and group.\n" },
+	  "folder's owner and group. A salvage changes nothing where nothing is damaged. Exit 0:\n"
+	  "all could be read; 65: not all, and it says which; 75: a program has the spool open.\n" },
 	{ "run", act_run, "", "", "ships records as they come, in the foreground, until SIGTERM",
 	  "Creates a missing spool in an existing folder. SIGTERM ends it within 10 s, exit 0;\n"
 	  "SIGHUP reads the configuration again; SIGUSR1 tries everything now. There is one a\n"
@@ -537,6 +551,7 @@ static int perform(const struct command *command, int argc, char **argv)
 		{ "help", no_argument, NULL, 'h' },         { "json", no_argument, NULL, 'j' },
 		{ "progress", no_argument, NULL, 'p' },     { "wait", required_argument, NULL, 'w' },
 		{ "keys", no_argument, NULL, 'k' },         { "send", no_argument, NULL, 'P' },
+		{ "salvage", no_argument, NULL, 'v' },
 		{ "app", required_argument, NULL, SELECT_APP },
 		{ "all", no_argument, NULL, SELECT_ALL },
 		{ "before", required_argument, NULL, SELECT_BEFORE },
@@ -586,6 +601,9 @@ static int perform(const struct command *command, int argc, char **argv)
 			break;
 		case 'P':
 			call.send = true;
+			break;
+		case 'v':
+			call.salvage = true;
 			break;
 		default:
 			wrong = selection_take(&call.selection, letter, optarg, wall_ms());

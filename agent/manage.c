@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "agent/around.h"
 #include "agent/client.h"
 #include "agent/lock.h"
 #include "agent/status.h"
@@ -24,6 +25,7 @@ struct work {
 	const struct selection *selection;
 	const char *name; /* of the command, for sentences */
 	int64_t done, refused;
+	bool damaged; /* something could not be read, which was said */
 	int64_t wall;
 	int code;
 };
@@ -63,7 +65,11 @@ static bool apply(struct work *work, struct spool_change *changes, size_t count)
 	for (size_t i = 0; i < count; i++) {
 		work->done += !changes[i].missed && !changes[i].refused;
 		work->refused += changes[i].refused;
-		if (changes[i].refused)
+		if (changes[i].refused && changes[i].damaged)
+			(void)fprintf(stderr, "reconify-agent: record %" PRId64 " stays where it is, for its "
+			              "part of the file is damaged: stop the agent, and run 'reconify-agent "
+			              "init --salvage'\n", changes[i].id);
+		else if (changes[i].refused)
 			(void)fprintf(stderr, work->kind == CHANGE_REVIVED
 			                  ? "reconify-agent: dead letter %" PRId64 " cannot wait again: "
 			                    "another record has its id or key\n"
@@ -111,6 +117,10 @@ static void do_filtered(struct work *work, bool dead, int64_t *count_only)
 	while (status == SPOOL_OK) {
 		size_t count;
 		status = find_batch(work, dead, &from, to, changes, &count);
+		bool damaged = status == SPOOL_DAMAGED;
+		if (damaged)
+			status = around_damage(work->spool, dead, &from, to);
+		work->damaged = work->damaged || damaged;
 		if (spool_failed(work, status))
 			return;
 		if (count_only != NULL)
@@ -175,7 +185,8 @@ static int conclude(struct work *work, const char *outcome)
 {
 	(void)printf("%" PRId64 " %s %s\n", work->done, counted(work->done, "record", "records"),
 	             outcome);
-	return work->code != EX_OK ? work->code : work->refused > 0 ? EX_DATAERR : EX_OK;
+	return work->code != EX_OK ? work->code
+	       : work->refused > 0 || work->damaged ? EX_DATAERR : EX_OK;
 }
 
 /* Wakes a running agent, or makes it forget. */

@@ -70,7 +70,9 @@ int status_collect(const struct config *config, int patience, struct status *sta
 	if (spool == NULL)
 		return status_exit_code(error->status);
 	enum spool_status read = spool_read_ledger(spool, patience, &status->ledger);
-	char *note = spool_note(spool, "report");
+	char *note = spool_note(spool, "report"), *lost = spool_note(spool, "lost");
+	status->lost = lost != NULL ? strtoll(lost, NULL, 10) : 0;
+	free(lost);
 	if (read != SPOOL_OK)
 		*error = *spool_last_error(spool);
 	spool_close(spool);
@@ -229,7 +231,8 @@ static void print_waiting(const struct status *status, FILE *out)
 		(void)fprintf(out, "storage      %s\n", report->storage);
 	if (report->damaged_from > 0)
 		(void)fprintf(out, "damaged      records from id %" PRId64 " on cannot be read and are "
-		              "passed over; see 'reconify-agent check'\n", report->damaged_from);
+		              "passed over; stop the agent, and run 'reconify-agent init --salvage'\n",
+		              report->damaged_from);
 }
 
 static void print_ledger(const struct status *status, FILE *out)
@@ -243,6 +246,9 @@ static void print_ledger(const struct status *status, FILE *out)
 	              ledger->accepted, ledger->delivered, ledger->dead_counted, ledger->discarded,
 	              ledger->dropped, ledger->purged, ledger->removed, ledger->waiting,
 	              !ledger->balanced ? "" : ledger->counted ? "" : " (rows not counted: too many)");
+	if (status->lost > 0)
+		(void)fprintf(out, "             of the removed, %" PRId64 " could not be read when the "
+		              "spool was salvaged\n", status->lost);
 	if (!ledger->balanced)
 		(void)fprintf(out, "             THIS DOES NOT ADD UP: the file was changed by another "
 		              "program than the agent\n             and producers' plain statements; see "
@@ -277,7 +283,8 @@ bool status_print_json(const struct status *status, FILE *out)
 		{ "accepted", ledger->accepted },     { "delivered", ledger->delivered },
 		{ "dead", ledger->dead_counted },     { "discarded", ledger->discarded },
 		{ "dropped", ledger->dropped },       { "purged", ledger->purged },
-		{ "removed", ledger->removed },       { "waiting", ledger->waiting },
+		{ "removed", ledger->removed },       { "lost", status->lost },
+		{ "waiting", ledger->waiting },
 		{ "waiting_bytes", ledger->bytes },   { "max_spool", ledger->max_spool },
 		{ "max_record", ledger->max_record },
 		{ "in_flight", status->live ? report->in_flight : 0 },

@@ -20,6 +20,7 @@ struct status {
 	bool reported;
 	struct report report;
 	struct spool_ledger ledger;
+	int64_t lost; /* of the removed ones: a salvage could not read them */
 	int64_t now; /* ms since 1970 */
 };
 

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sysexits.h>
 
+#include "agent/around.h"
 #include "agent/client.h"
 #include "agent/json.h"
 #include "agent/status.h"
@@ -100,6 +101,7 @@ static enum spool_status export_batch(struct spool *spool, const struct selectio
 int transfer_export(struct spool *spool, const struct selection *selection, FILE *out)
 {
 	int64_t from = SPOOL_FIRST_ID, to, left = selection->limit;
+	bool damaged = false;
 	enum spool_status status = spool_last(spool, selection->dead, &to);
 	while (status == SPOOL_OK && !ferror(out)) {
 		char *batch = NULL;
@@ -113,8 +115,14 @@ int transfer_export(struct spool *spool, const struct selection *selection, FILE
 		else
 			(void)fwrite(batch, 1, size, out);
 		free(batch);
+		if (status == SPOOL_DAMAGED) {
+			damaged = true;
+			status = around_damage(spool, selection->dead, &from, to);
+		}
 	}
-	return status == SPOOL_OK || status == SPOOL_END ? EX_OK : complain_of(spool, status);
+	if (status == SPOOL_OK || status == SPOOL_END)
+		return damaged ? EX_DATAERR : EX_OK;
+	return complain_of(spool, status);
 }
 
 /* --- Import ------------------------------------------------------------- */

@@ -10,7 +10,8 @@
 #include "agent/config.h"
 #include "agent/select.h"
 
-/* Writes what is selected, by id; `out` may be read as slowly as it likes. A sysexits
+/* Writes what is selected, by id; `out` may be read as slowly as it likes. What a damaged
+ * page keeps back is named on standard error (65), and the rest is written. A sysexits
  * code. */
 int transfer_export(struct spool *spool, const struct selection *selection, FILE *out);
 

@@ -21,6 +21,7 @@ enum query {
 	NEXT,
 	NEXT_RECORD,
 	NEXT_ID,
+	NEXT_DEAD_ID,
 	LOAD,
 	LOAD_DEAD,
 	ATTEMPTS,
@@ -141,6 +142,15 @@ enum spool_status spool_add_receipt(struct spool *spool, const struct spool_chan
 enum spool_status spool_forget_receipts(struct spool *spool, struct spool_change *change);
 enum spool_status spool_time_dead(struct spool *spool, int64_t wall);
 enum spool_status spool_next_expired(struct spool *spool, int64_t before, int64_t *id);
+
+/* Creates an empty file at `path`, if there is none, with a spool's owner and mode. */
+enum spool_status spool_create_file(const char *path, struct spool_error *error);
+
+/* What a salvage writes into byte 18 of the file that it is about to set aside: SQLite
+ * takes no write to it any more, by whatever name a program has it open. */
+#define SEAL_AT 18
+#define SEAL 'S'
+#define SEAL_NONE 2 /* SQLite writes to a file with this, or less */
 
 /* Locks are waited for as spool_open() has it. */
 void spool_restore_patience(struct spool *spool);

@@ -101,7 +101,12 @@ struct spool_value spool_found_value(struct spool *spool, int column)
 
 enum spool_status spool_last(struct spool *spool, bool dead, int64_t *id)
 {
-	return spool_one_number(spool, dead ? LAST_DEAD : LAST, SPOOL_FIRST_ID, id);
+	enum spool_status status = spool_one_number(spool, dead ? LAST_DEAD : LAST, SPOOL_FIRST_ID,
+	                                            id);
+	if (status != SPOOL_DAMAGED)
+		return status;
+	*id = INT64_MAX; /* those before it may be sound */
+	return SPOOL_OK;
 }
 
 enum spool_status spool_overwrite(struct spool *spool, bool wanted)

@@ -84,7 +84,8 @@ enum spool_status spool_overwrite(struct spool *spool, bool wanted);
  * in which inserts wait, too. SPOOL_BUSY: a reader or writer did not give way. */
 enum spool_status spool_empty_log(struct spool *spool, int64_t wall, int patience);
 
-/* The id of the last waiting row, or dead letter; SPOOL_FIRST_ID: none. */
+/* The id of the last waiting row, or dead letter; SPOOL_FIRST_ID: none. INT64_MAX where a
+ * damaged page hides it. */
 enum spool_status spool_last(struct spool *spool, bool dead, int64_t *id);
 
 /* --- Import ------------------------------------------------------------- */

@@ -111,7 +111,7 @@ static bool set_access(int file, const char *path)
 /* Creates the file itself, so that its mode does not depend on the umask: SQLite
  * gives -wal and -shm the mode of the file, and producers of the group must be
  * able to write all three. */
-static enum spool_status create_file(const char *path, struct spool_error *error)
+enum spool_status spool_create_file(const char *path, struct spool_error *error)
 {
 	int file = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0660);
 	if (file < 0 && errno == EEXIST)
@@ -176,7 +176,7 @@ static enum spool_status look_at_path(const char *path, enum spool_mode mode,
 	if (stat(path, &about) != 0) {
 		int reason = errno;
 		if (reason == ENOENT && mode == SPOOL_CREATE)
-			return create_file(path, error);
+			return spool_create_file(path, error);
 		if (reason == ENOENT)
 			spool_say(error, SPOOL_MISSING,
 			    "%s: there is no such file; 'reconify-agent init' creates a spool", path);
@@ -374,6 +374,19 @@ static enum spool_status settle_schema(struct spool *spool, enum spool_mode mode
 	return SPOOL_OK;
 }
 
+/* The header lets nobody write: a salvage that was cut short made it so, or damage. Asked
+ * by way of SQLite, whose locks another close of the file would drop. */
+static bool is_sealed(struct spool *spool)
+{
+	sqlite3_file *file = NULL;
+	unsigned char byte = 0;
+	return sqlite3_file_control(spool->db, "main", SQLITE_FCNTL_FILE_POINTER, &file) ==
+	               SQLITE_OK &&
+	       file != NULL && file->pMethods != NULL &&
+	       file->pMethods->xRead(file, &byte, 1, SEAL_AT) == SQLITE_OK &&
+	       (byte == SEAL || (byte > SEAL_NONE && sqlite3_db_readonly(spool->db, "main") == 1));
+}
+
 static enum spool_status run_sql(struct spool *spool, const char *sql)
 {
 	int rc = sqlite3_exec(spool->db, sql, NULL, NULL, NULL);
@@ -406,6 +419,13 @@ struct spool *spool_open(const char *path, enum spool_mode mode, int64_t row_lim
 
 	if (connect_for(spool, mode, error) != SPOOL_OK ||
 	    settle_schema(spool, mode, error) != SPOOL_OK) {
+		spool_close(spool);
+		return NULL;
+	}
+	if (mode != SPOOL_READ && is_sealed(spool)) {
+		spool_say(error, SPOOL_DAMAGED, "%s: its header lets nobody write: its salvage was cut "
+		          "short, or it is damaged; run 'reconify-agent init --salvage', nothing is lost",
+		          path);
 		spool_close(spool);
 		return NULL;
 	}

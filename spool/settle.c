@@ -411,27 +411,9 @@ static enum spool_status count_fates(struct spool *spool, const struct tally *ta
 	return spool_finish(spool, bound);
 }
 
-static enum spool_status apply_all(struct spool *spool, struct spool_change *changes,
-                                   size_t count, int64_t wall)
+/* Ends a transaction: all of it is done, or none. */
+static enum spool_status end_write(struct spool *spool, enum spool_status status)
 {
-	struct tally tally = { .delivered = 0 };
-	bool keyed = false;
-	enum spool_status status = spool_run(spool, BEGIN_WRITE);
-	if (status != SPOOL_OK)
-		return status;
-	for (size_t i = 0; status == SPOOL_OK && i < count; i++) {
-		status = apply_one(spool, &changes[i], wall, &tally);
-		if (changes[i].kind != CHANGE_DELIVERED && changes[i].kind != CHANGE_DEAD)
-			status = forgive(status);
-		keyed = keyed || changes[i].keyed;
-	}
-	if (status == SPOOL_OK)
-		status = remove_delivered(spool, changes, count, &tally);
-	if (status == SPOOL_OK && keyed)
-		status = forgive(sweep_keys(spool, wall));
-	if (status == SPOOL_OK && (tally.delivered != 0 || tally.dead != 0 || tally.discarded != 0 ||
-	                           tally.purged != 0))
-		status = forgive(count_fates(spool, &tally));
 	if (status == SPOOL_OK)
 		status = spool_run(spool, COMMIT);
 	if (status == SPOOL_OK) {
@@ -441,6 +423,95 @@ static enum spool_status apply_all(struct spool *spool, struct spool_change *cha
 		(void)spool_run(spool, ROLLBACK);
 		spool->error = first;
 	}
+	return status;
+}
+
+enum extent {
+	WHOLE,
+	BARE /* neither counted, nor is a delivered row's key remembered */
+};
+
+static enum spool_status apply_all(struct spool *spool, struct spool_change *changes,
+                                   size_t count, int64_t wall, enum extent extent,
+                                   struct tally *tally)
+{
+	bool keyed = false;
+	enum spool_status status = spool_run(spool, BEGIN_WRITE);
+	if (status != SPOOL_OK)
+		return status;
+	for (size_t i = 0; status == SPOOL_OK && i < count; i++) {
+		changes[i].damaged = false;
+		if (extent == BARE && changes[i].kind == CHANGE_DELIVERED)
+			continue;
+		status = apply_one(spool, &changes[i], wall, tally);
+		if (changes[i].kind != CHANGE_DELIVERED && changes[i].kind != CHANGE_DEAD)
+			status = forgive(status);
+		keyed = keyed || changes[i].keyed;
+	}
+	if (status == SPOOL_OK)
+		status = remove_delivered(spool, changes, count, tally);
+	if (status == SPOOL_OK && keyed)
+		status = forgive(sweep_keys(spool, wall));
+	if (status == SPOOL_OK && extent == WHOLE &&
+	    (tally->delivered != 0 || tally->dead != 0 || tally->discarded != 0 || tally->purged != 0))
+		status = forgive(count_fates(spool, tally));
+	return end_write(spool, status);
+}
+
+/* So that neither a restart nor a salvage sends it again. Where this fails, they do. */
+static void mark_delivered(struct spool *spool, int64_t id)
+{
+	struct spool_error first = spool->error;
+	sqlite3_stmt *bound = NULL;
+	if (spool_run(spool, BEGIN_WRITE) == SPOOL_OK) {
+		enum spool_status status = SPOOL_DAMAGED;
+		bound = spool_statement(spool, SET_ATTEMPTS);
+		if (bound != NULL) {
+			(void)sqlite3_bind_int64(bound, 1, id);
+			(void)sqlite3_bind_int64(bound, 2, -1);
+			status = spool_finish(spool, bound);
+		}
+		(void)end_write(spool, status);
+	}
+	spool->error = first;
+}
+
+/* One change alone meets a damaged page. Perhaps only what goes with it stands there: its
+ * key, its attempts, the counters. */
+static enum spool_status apply_bare(struct spool *spool, struct spool_change *change,
+                                    int64_t wall)
+{
+	struct tally tally = { .delivered = 0 };
+	enum spool_status status = apply_all(spool, change, 1, wall, BARE, &tally);
+	if (status == SPOOL_DAMAGED) {
+		change->missed = false;
+		change->refused = change->damaged = true;
+		if (change->kind == CHANGE_DELIVERED)
+			mark_delivered(spool, change->id);
+		return SPOOL_OK;
+	}
+	if (status == SPOOL_OK) {
+		status = spool_run(spool, BEGIN_WRITE);
+		if (status == SPOOL_OK)
+			status = end_write(spool, forgive(count_fates(spool, &tally)));
+	}
+	return status == SPOOL_DAMAGED ? SPOOL_OK : status;
+}
+
+/* Where the file is damaged, one change must not keep back the others. A transaction that
+ * has met a damaged page can only be given up as a whole, hence in ever smaller ones. */
+static enum spool_status apply_around(struct spool *spool, struct spool_change *changes,
+                                      size_t count, int64_t wall)
+{
+	struct tally tally = { .delivered = 0 };
+	enum spool_status status = apply_all(spool, changes, count, wall, WHOLE, &tally);
+	if (status != SPOOL_DAMAGED)
+		return status;
+	if (count == 1)
+		return apply_bare(spool, changes, wall);
+	status = apply_around(spool, changes, count / 2, wall);
+	if (status == SPOOL_OK)
+		status = apply_around(spool, changes + count / 2, count - count / 2, wall);
 	return status;
 }
 
@@ -455,9 +526,9 @@ enum spool_status spool_apply(struct spool *spool, struct spool_change *changes,
 		        changes[i].kind == CHANGE_EXPIRED;
 	if (moves && spool_overwrite(spool, true) != SPOOL_OK)
 		return spool->error.status;
-	enum spool_status status = apply_all(spool, changes, count, wall);
+	enum spool_status status = apply_around(spool, changes, count, wall);
 	if (status == SPOOL_FULL && spool_drop_ballast(spool))
-		status = apply_all(spool, changes, count, wall);
+		status = apply_around(spool, changes, count, wall);
 	struct spool_error error = spool->error;
 	if (moves)
 		(void)spool_overwrite(spool, false);

@@ -18,6 +18,9 @@
 #include "spool/internal.h"
 #include "spool/migrate.h"
 
+/* Ids looked at one by one behind a damaged page. */
+#define PATIENT_STEPS 64
+
 /* Every column of a record, in the order of struct record's reading below. */
 #define COLUMNS                                                                       \
 	"model_id, request_body, response_body, request_id, request_at, response_at, "    \
@@ -57,6 +60,8 @@ static const char *const query_sql[QUERY_COUNT] = {
 	[NEXT_RECORD] = "SELECT " COLUMNS " FROM interactions "
 	                "WHERE id >= ?1 AND id <= ?2 ORDER BY id",
 	[NEXT_ID] = "SELECT id FROM interactions WHERE id >= ?1 AND id <= ?2 ORDER BY id LIMIT 1",
+	[NEXT_DEAD_ID] = "SELECT id FROM dead_letters WHERE id >= ?1 AND id <= ?2 "
+	                 "ORDER BY id LIMIT 1",
 	[LOAD] = "SELECT " COLUMNS " FROM interactions WHERE id = ?1",
 	[LOAD_DEAD] = "SELECT " DEAD_COLUMNS " FROM dead_letters WHERE id = ?1",
 	[ATTEMPTS] = "SELECT attempts FROM attempts WHERE id = ?1",
@@ -184,8 +189,8 @@ enum spool_status spool_explain(struct spool_error *error, const char *path, sql
 		break;
 	case SQLITE_CORRUPT:
 		spool_say(error, SPOOL_DAMAGED,
-		    "%s: the file is damaged (%s); nothing was deleted, see 'reconify-agent check'",
-		    path, sqlite3_errstr(extended));
+		    "%s: the file is damaged (%s); nothing was deleted, see 'reconify-agent check' and "
+		    "'init --salvage'", path, sqlite3_errstr(extended));
 		break;
 	case SQLITE_NOTADB:
 		spool_say(error, SPOOL_FOREIGN, "%s: this file is not a spool, nor any SQLite database; "
@@ -447,6 +452,61 @@ enum spool_status spool_next_record(struct spool *spool, int64_t from, int64_t t
 	return status;
 }
 
+/* Whether some row from `from` on can be found by its id alone, and which is the first. */
+static enum spool_status probe(struct spool *spool, bool dead, int64_t from, int64_t to,
+                               int64_t *id)
+{
+	sqlite3_stmt *row = spool_statement(spool, dead ? NEXT_DEAD_ID : NEXT_ID);
+	if (row == NULL)
+		return spool->error.status;
+	(void)sqlite3_bind_int64(row, 1, from);
+	(void)sqlite3_bind_int64(row, 2, to);
+	int rc = sqlite3_step(row);
+	enum spool_status status = rc == SQLITE_DONE ? SPOOL_END : SPOOL_OK;
+	if (rc == SQLITE_ROW)
+		*id = sqlite3_column_int64(row, 0);
+	else if (rc != SQLITE_DONE)
+		status = spool_fail(spool, rc);
+	(void)sqlite3_reset(row);
+	return status;
+}
+
+enum spool_status spool_pass_damage(struct spool *spool, bool dead, int64_t from, int64_t to,
+                                    int64_t *next)
+{
+	int64_t id, bad = from, step = 1;
+	enum spool_status status = probe(spool, dead, from, to, &id);
+	if (status == SPOOL_OK && id == INT64_MAX)
+		return SPOOL_END;
+	if (status == SPOOL_OK)
+		*next = id + 1; /* its page is sound; one that it goes on in is not */
+	if (status != SPOOL_DAMAGED)
+		return status;
+	/* A page of small rows has some thirty ids; behind so many steps it is a page above
+	 * others, and the steps grow. Ids below 1 are nobody's. */
+	for (int steps = 0; status == SPOOL_DAMAGED; steps++) {
+		if (bad >= 1 && step > to - bad)
+			return SPOOL_END;
+		*next = bad < 1 ? 1 : bad + step;
+		status = probe(spool, dead, *next, to, &id);
+		if (status == SPOOL_DAMAGED)
+			bad = *next;
+		if (steps >= PATIENT_STEPS && step <= INT64_MAX / 2)
+			step *= 2;
+	}
+	while ((status == SPOOL_OK || status == SPOOL_END) && bad >= 1 && *next - bad > 1) {
+		int64_t middle = bad + (*next - bad) / 2;
+		status = probe(spool, dead, middle, to, &id);
+		if (status == SPOOL_DAMAGED) {
+			bad = middle;
+			status = SPOOL_OK;
+		} else {
+			*next = middle;
+		}
+	}
+	return status == SPOOL_END ? SPOOL_OK : status;
+}
+
 enum spool_status spool_load_row(struct spool *spool, enum query query, int64_t id,
                                   struct record *record, sqlite3_stmt **row)
 {
@@ -592,10 +652,20 @@ enum spool_status spool_read_ledger(struct spool *spool, int patience_ms,
 	/* Older versions of SQLite refuse to read any column of a row above the limit. */
 	(void)sqlite3_limit(spool->db, SQLITE_LIMIT_LENGTH, INT_MAX);
 	status = spool_read_counters(spool, ledger);
-	if (status == SPOOL_OK)
-		status = spool_one_number(spool, OLDEST, -1, &ledger->oldest_at);
-	if (status == SPOOL_OK)
-		status = spool_one_number(spool, LAST, SPOOL_FIRST_ID, &ledger->last_id);
+	/* Damage keeps back only what stands on it; a last id that cannot be read may be any. */
+	if (status == SPOOL_OK || status == SPOOL_DAMAGED) {
+		struct spool_error first = spool->error;
+		enum spool_status oldest = spool_one_number(spool, OLDEST, -1, &ledger->oldest_at);
+		enum spool_status last = spool_one_number(spool, LAST, SPOOL_FIRST_ID, &ledger->last_id);
+		if (last == SPOOL_DAMAGED)
+			ledger->last_id = INT64_MAX;
+		if (status == SPOOL_OK && oldest != SPOOL_OK && oldest != SPOOL_DAMAGED)
+			status = oldest;
+		else if (status == SPOOL_OK && last != SPOOL_OK && last != SPOOL_DAMAGED)
+			status = last;
+		else
+			spool->error = first;
+	}
 	if (status == SPOOL_OK) {
 		int64_t waiting = 0, dead = 0;
 		struct patience patience;

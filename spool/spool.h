@@ -11,6 +11,8 @@
 #ifndef SPOOL_SPOOL_H
 #define SPOOL_SPOOL_H
 
+#include <limits.h>
+
 #include "spool/record.h"
 
 enum spool_status {
@@ -94,7 +96,7 @@ struct spool_place {
 
 /* Finds the first waiting row with `from` <= id <= `to`. SPOOL_END: none.
  * SPOOL_TOO_BIG: its app or session is above the row limit; `place->id` is its id.
- * On SPOOL_DAMAGED, `place->id` is the next id from which reading may work. */
+ * SPOOL_DAMAGED: spool_pass_damage() finds where reading may go on. */
 enum spool_status spool_next(struct spool *spool, int64_t from, int64_t to,
                              struct spool_place *place);
 
@@ -104,13 +106,21 @@ enum spool_status spool_next(struct spool *spool, int64_t from, int64_t to,
 enum spool_status spool_next_record(struct spool *spool, int64_t from, int64_t to,
                                     struct record *record);
 
+/* After SPOOL_DAMAGED at id `from`, of waiting rows or of dead letters: no row from there up
+ * to `*next` - 1 can be read. SPOOL_END: nor any other up to `to`. */
+enum spool_status spool_pass_damage(struct spool *spool, bool dead, int64_t from, int64_t to,
+                                    int64_t *next);
+
 /* Reads one waiting row. `*record` is borrowed until the next call but
  * spool_attempts(). SPOOL_END: it is gone. SPOOL_TOO_BIG: it is larger than the row
  * limit. */
 enum spool_status spool_load(struct spool *spool, int64_t id, struct record *record);
 
+/* Of a row that was delivered, and could not be deleted for a damaged page. */
+#define SPOOL_DELIVERED UINT_MAX
+
 /* Attempts that failed so far by a record's own fault, as written down by
- * CHANGE_ATTEMPTS; 0 where none. */
+ * CHANGE_ATTEMPTS; 0 where none; or SPOOL_DELIVERED. */
 enum spool_status spool_attempts(struct spool *spool, int64_t id, unsigned *attempts);
 
 /* --- Settling ----------------------------------------------------------- */
@@ -151,11 +161,14 @@ struct spool_change {
 	bool missed;                     /* out: the row is gone, or another one now */
 	bool refused;                    /* out: somebody's doing in the file keeps the row from
 	                                    being moved or deleted; it stays where it is */
+	bool damaged;                    /* out: refused, and the cause is a damaged page */
 };
 
 /* Applies `count` changes in one transaction: all or, on any failure, none. A
  * row that is gone or has become another (its producer deleted or replaced it)
- * is passed over: whoever removed it has counted it. `wall` is ms since 1970.
+ * is passed over: whoever removed it has counted it. `wall` is ms since 1970. Where a
+ * page of the file is damaged, what needs it is `refused`, and all else is done, in as
+ * many transactions as that takes.
  * On a full disk a ballast file beside the spool is given up for the room that
  * a settle needs. */
 enum spool_status spool_apply(struct spool *spool, struct spool_change *changes,
@@ -199,7 +212,8 @@ struct spool_ledger {
 	int64_t last_id;       /* of the last waiting row, SPOOL_FIRST_ID: none */
 };
 
-/* Reads the ledger, and counts rows for at most `patience` ms; negative: not at all. */
+/* Reads the ledger, and counts rows for at most `patience` ms; negative: not at all.
+ * SPOOL_DAMAGED: the counters cannot be read; last_id is filled in all the same. */
 enum spool_status spool_read_ledger(struct spool *spool, int patience,
                                     struct spool_ledger *ledger);
 
