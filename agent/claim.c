@@ -274,6 +274,14 @@ void claim_accept(struct ship *ship, struct job *job)
 	storage_answered(ship, job);
 	verdicts_written(ship, job->settled);
 	ship->limits_due = job->limits;
+	if (ship->pause_told) {
+		ship->pause_told = false;
+		ship->pause_due = job->reopened;
+	} else if (ship->pause_due || job->reopened) {
+		ship->pause_due = job->pause;
+		if (!job->pause)
+			flow_set_pause(ship, job->paused_at);
+	}
 	if (job->roomy)
 		ship->shrink_at = flow_now(ship) + SHRINK_PATIENCE;
 	if (job->shrink)
@@ -377,13 +385,14 @@ bool claim_is_full(const struct ship *ship)
  * room. */
 static bool may_build(const struct ship *ship)
 {
-	return !ship->stopping && !flow_has_hands_full(ship) &&
+	return !ship->stopping && ship->paused_at < 0 && !flow_has_hands_full(ship) &&
 	       ship->breaker.state == DESTINATION_UP && memory_room(ship) >= ship->need;
 }
 
 unsigned claim_room(const struct ship *ship)
 {
-	if (ship->stopping || ship->storage == SPOOL_FULL || ship->storage == SPOOL_IO ||
+	if (ship->stopping || ship->paused_at >= 0 || !ship->pause_known ||
+	    ship->storage == SPOOL_FULL || ship->storage == SPOOL_IO ||
 	    ship->storage == SPOOL_DENIED)
 		return 0;
 	const struct item *first = ship->roster.ready.first != NULL ? ship->roster.ready.first : ship->roster.cold.first;
@@ -460,7 +469,8 @@ static void prepare_tried(struct ship *ship, const struct app *app)
 /* A held app whose probe is due, or APP_PLACES. */
 size_t claim_app_to_probe(const struct ship *ship)
 {
-	if (ship->stopping || ship->roster.ready.count + ship->roster.cold.count > WINDOW)
+	if (ship->stopping || ship->paused_at >= 0 ||
+	    ship->roster.ready.count + ship->roster.cold.count > WINDOW)
 		return APP_PLACES;
 	bool alive = ship->breaker.state == DESTINATION_UP ||
 	             (ship->roster.ready.count + ship->roster.cold.count == 0 && claim_room(ship) > 0);
@@ -565,11 +575,12 @@ void claim_next(struct ship *ship)
 	             ship->roster.hungry == NULL;
 	job->touch = ship->storage != SPOOL_OK;
 	job->limits = ship->limits_due;
+	job->pause = ship->pause_due;
 	job->shrink = claim_is_idle(ship) && flow_now(ship) >= ship->shrink_at;
 	if (job->shrink)
 		ship->shrink_at = INT64_MAX;
 	if (!settles && job->load_count == 0 && job->scan == SCAN_NOTHING && !job->touch &&
-	    !job->limits && !job->shrink)
+	    !job->limits && !job->pause && !job->shrink)
 		return;
 	ship->working = true;
 	ship->world.work(ship->world.self, job);

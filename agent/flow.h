@@ -110,6 +110,10 @@ struct ship {
 	char reason[REPORT_REASON_SIZE]; /* why the destination is not up */
 	int64_t since, last_delivered_at;
 	int64_t shrink_at; /* when to give free space back, INT64_MAX: there is none */
+	int64_t paused_at; /* by a person, ms since 1970; -1: not */
+	bool pause_known;  /* before that nothing is posted */
+	bool pause_due;    /* it is to be read (again) */
+	bool pause_told;   /* what the job that runs reads about it is old */
 	bool limits_due; /* a reload may have changed them */
 	uint64_t news;   /* how often the report has changed */
 	bool report_due; /* the state changed and is not written down yet */
@@ -137,6 +141,9 @@ static inline int64_t flow_least(int64_t a, int64_t b)
 /* One sentence for the log. */
 void flow_say(const struct ship *ship, enum config_log_level level, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
+
+/* Nothing is to be sent from now on, since that time; -1: records go out again. */
+void flow_set_pause(struct ship *ship, int64_t since);
 
 /* Room for one more verdict; never NULL. */
 struct verdict_note *flow_new_verdict(struct ship *ship);

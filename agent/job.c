@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agent/pause.h"
+
 static const struct payload_fault fault_too_big = {
 	"too-big", "the record is larger than max_record"
 };
@@ -326,7 +328,7 @@ static bool follow_path(struct job *job, struct spool **spool, const char *path)
 		job->read = job->error.status;
 		return false;
 	}
-	job->reopened = job->limits = true;
+	job->reopened = job->limits = job->pause = true;
 	return true;
 }
 
@@ -361,11 +363,14 @@ void job_run(struct job *job, struct spool **spool, const char *path)
 		              SPOOL_OK;
 	if (job->shrink && spool_shrink(*spool, &job->shrink) != SPOOL_OK)
 		job->shrink = false; /* a producer is at work, most likely: another time */
-	if (job->load_count == 0 && job->scan == SCAN_NOTHING && !job->touch)
+	if (job->load_count == 0 && job->scan == SCAN_NOTHING && !job->touch && !job->pause)
 		return;
 	job->read = spool_begin_read(*spool);
 	if (job->read == SPOOL_OK) {
-		if (job->touch)
+		if (job->pause)
+			job->read = pause_read(*spool, &job->paused_at);
+		job->pause = job->read != SPOOL_OK;
+		if (job->touch && job->read == SPOOL_OK)
 			touch(job, *spool);
 		if (job->read == SPOOL_OK)
 			load_by_id(job, *spool);

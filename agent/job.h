@@ -75,6 +75,7 @@ struct job {
 	                           stands at the path, go over to it */
 	bool shrink;            /* give some free space back; out: there is more */
 	bool limits;            /* in: write down the configuration's limits; out: not done */
+	bool pause;             /* in: see whether a person paused the spool; out: not done */
 	bool touch;             /* nothing else may be left to do: see whether reading works */
 	bool skip_app[APP_PLACES];
 	bool build;             /* build payloads, or only see places */
@@ -90,6 +91,7 @@ struct job {
 	enum spool_status settled, read;
 	struct spool_error error; /* of whichever failed */
 	bool roomy;               /* settled, and the file has free space to give back */
+	int64_t paused_at;        /* `pause`: since when; -1: it is not */
 	bool reopened;            /* the file was another one: all that was known is void */
 	bool abandoned;           /* and rows of the old one, which has no name, are given up */
 	struct job_entry entries[JOB_ENTRIES];

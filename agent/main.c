@@ -16,6 +16,7 @@
 #include "agent/daemon.h"
 #include "agent/list.h"
 #include "agent/manage.h"
+#include "agent/pause.h"
 #include "agent/payload.h"
 #include "agent/select.h"
 #include "agent/status.h"
@@ -336,6 +337,30 @@ static int act_import(const struct call *call)
 	return with_spool(call, SPOOL_WORK, import);
 }
 
+static int pause_spool(const struct call *call, const struct config *config,
+                       struct spool *spool)
+{
+	(void)call;
+	return pause_begin(config, spool);
+}
+
+static int act_pause(const struct call *call)
+{
+	return with_spool(call, SPOOL_WORK, pause_spool);
+}
+
+static int resume_spool(const struct call *call, const struct config *config,
+                        struct spool *spool)
+{
+	(void)call;
+	return pause_end(config, spool);
+}
+
+static int act_resume(const struct call *call)
+{
+	return with_spool(call, SPOOL_WORK, resume_spool);
+}
+
 #define FILTERS "abouS"
 #define FILTERS_HELP                                                                        \
 	"  --app NAME     of this app\n"                                                      \
@@ -365,6 +390,10 @@ static const struct command commands[] = {
 	{ "status", act_status, "j", "", "what waits, since when, what happens next and why",
 	  "  --json         one JSON object, for programs\n"
 	  "Answers whether the agent runs or not.\n" },
+	{ "pause", act_pause, "", "", "sends nothing until resume",
+	  "A running agent stops at once; what is under way ends. Inserts go on being accepted.\n"
+	  "It holds over restarts, and 'status' says so with its time. A drain then exits 75.\n" },
+	{ "resume", act_resume, "", "", "lets a paused spool go on, and tries everything now", "" },
 	{ "list", act_list, "djlr" FILTERS, "", "the records that wait, or the dead letters",
 	  "  --dead         dead letters, with the reason\n" FILTERS_HELP REASON_HELP
 	  "  --limit N      the first N\n"

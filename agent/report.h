@@ -53,6 +53,9 @@ struct report {
 	size_t app_count;
 };
 
+/* Why nothing is sent while a person wants it so. */
+extern const char report_paused[];
+
 /* "up", "down", "held", "paused" or "unconfigured". */
 const char *report_state_name(enum destination_state state);
 

@@ -739,22 +739,24 @@ static void set_alarm(struct ship *ship)
 	} else if (ship->verdict_count > 0 || ship->report_due) {
 		at = ship->settle_due;
 	}
-	if (!ship->stopping && ship->storage == SPOOL_BUSY && ship->roster.ready.first != NULL &&
+	bool sends = !ship->stopping && ship->paused_at < 0;
+	if (sends && ship->storage == SPOOL_BUSY && ship->roster.ready.first != NULL &&
 	    ship->roster.flying.count == 0)
 		at = flow_least(at, breaker_next_try(&ship->breaker, ship->roster.ready.first->id !=
 		                                                             ship->breaker.witness));
 	if (!ship->stopping && ship->storage == SPOOL_OK) {
-		at = flow_least(at, ship->next_due);
+		if (sends)
+			at = flow_least(at, ship->next_due);
 		if (!ship->working && claim_is_idle(ship))
 			at = flow_least(at, ship->shrink_at);
 		if (ship->roster.item_count > 0)
 			at = flow_least(at, ship->look_again_at);
 		const struct item *first =
 			ship->roster.ready.first != NULL ? ship->roster.ready.first : ship->roster.cold.first;
-		if (first != NULL && ship->roster.flying.count == 0 && !ship->working)
+		if (sends && first != NULL && ship->roster.flying.count == 0 && !ship->working)
 			at = flow_least(at, breaker_next_try(&ship->breaker,
 			                                first->id != ship->breaker.witness));
-		for (size_t i = 0; i < APP_PLACES; i++)
+		for (size_t i = 0; sends && i < APP_PLACES; i++)
 			if (ship->apps[i].held && ship->apps[i].more_from != INT64_MAX &&
 			    ship->apps[i].probe_due > time)
 				at = flow_least(at, ship->apps[i].probe_due);
@@ -831,6 +833,31 @@ static void pump(struct ship *ship)
 	set_alarm(ship);
 }
 
+/* --- Pausing ------------------------------------------------------------ */
+
+static void unload_if_ready(struct ship *ship, struct item *item)
+{
+	if (item->state != READY)
+		return;
+	roster_unload(&ship->roster, item);
+	roster_move(&ship->roster, item, COLD);
+}
+
+void flow_set_pause(struct ship *ship, int64_t since)
+{
+	bool news = (ship->paused_at >= 0) != (since >= 0);
+	ship->pause_known = true;
+	if (!news)
+		return;
+	ship->paused_at = since;
+	ship->report_due = true;
+	if (since >= 0)
+		for_each_item(ship, unload_if_ready); /* it may last: memory is given back */
+	flow_say(ship, LOG_INFO, since >= 0 ? "paused by a person: nothing is sent until "
+	         "'reconify-agent resume'; what is on its way ends"
+	                                    : "no longer paused: records are sent again");
+}
+
 /* --- From outside ------------------------------------------------------- */
 
 static void set_apps(struct ship *ship)
@@ -880,7 +907,8 @@ struct ship *ship_new(const struct config *config, const struct ship_world *worl
 	ship->look_again_at = flow_now(ship) + LOOK_AGAIN;
 	ship->last_delivered_at = -1;
 	ship->since = world->wall(world->self);
-	ship->report_due = true;
+	ship->report_due = ship->pause_due = true;
+	ship->paused_at = -1;
 	ship->careful = options->careful ? CAREFUL_RECORDS : 0;
 	ship->last_id = options->last_id;
 	if (options->condemned != NULL)
@@ -932,6 +960,17 @@ void ship_try_now(struct ship *ship)
 	pump(ship);
 }
 
+void ship_set_pause(struct ship *ship, int64_t since)
+{
+	ship->pause_told = ship->working;
+	ship->pause_due = false;
+	flow_set_pause(ship, since);
+	if (since < 0)
+		ship_try_now(ship);
+	else
+		pump(ship);
+}
+
 void ship_forget(struct ship *ship)
 {
 	ship->generation++; /* what is on its way is read again before it is sent again */
@@ -972,6 +1011,8 @@ bool ship_is_quiet(const struct ship *ship)
 {
 	if (ship->working || ship->roster.flying.count > 0 || ship->verdict_count > 0)
 		return false;
+	if (ship->paused_at >= 0)
+		return true;
 	if (ship->breaker.state != DESTINATION_UP)
 		return ship->breaker.state == DESTINATION_HELD ||
 		       ship->breaker.failures >= DRAIN_PROBES ||
@@ -1016,7 +1057,7 @@ bool ship_reload(struct ship *ship, const struct config *config)
 	ship->unknown_count = 0;
 	flow_start_over(ship, false);
 	breaker_try_now(&ship->breaker, flow_now(ship));
-	ship->report_due = ship->limits_due = true;
+	ship->report_due = ship->limits_due = ship->pause_due = true;
 	pump(ship);
 	return true;
 }
@@ -1063,6 +1104,12 @@ void ship_report(const struct ship *ship, struct report *report)
 		report->next_try_at = to_wall(ship, breaker_next_try(&ship->breaker, false));
 	else if (ship->next_due != INT64_MAX)
 		report->next_try_at = to_wall(ship, ship->next_due);
+	if (ship->paused_at >= 0) {
+		report->state = DESTINATION_PAUSED;
+		report->since = ship->paused_at;
+		report->next_try_at = -1;
+		(void)snprintf(report->reason, sizeof report->reason, "%s", report_paused);
+	}
 	for (const struct item *item = ship->roster.waiting.first; item != NULL; item = item->next) {
 		report->retrying++;
 		if (report->retrying_id != 0)

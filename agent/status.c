@@ -10,6 +10,7 @@
 
 #include "agent/client.h"
 #include "agent/lock.h"
+#include "agent/pause.h"
 #include "agent/words.h"
 
 int status_exit_code(enum spool_status status)
@@ -59,6 +60,21 @@ static void report_from_config(const struct config *config, struct report *repor
 	}
 }
 
+/* Where no agent speaks, the spool itself says whether it is paused. */
+static void apply_pause(struct status *status, int64_t since)
+{
+	struct report *report = &status->report;
+	if (since >= 0) {
+		report->state = DESTINATION_PAUSED;
+		report->since = since;
+		(void)snprintf(report->reason, sizeof report->reason, "%s", report_paused);
+	} else if (report->state == DESTINATION_PAUSED) {
+		report->state = DESTINATION_UP;
+		report->since = -1;
+		report->reason[0] = '\0';
+	}
+}
+
 int status_collect(const struct config *config, int patience, struct status *status,
                    struct spool_error *error)
 {
@@ -70,9 +86,12 @@ int status_collect(const struct config *config, int patience, struct status *sta
 	if (spool == NULL)
 		return status_exit_code(error->status);
 	enum spool_status read = spool_read_ledger(spool, patience, &status->ledger);
-	char *note = spool_note(spool, "report");
+	int64_t paused_at = -1;
+	if (read == SPOOL_OK)
+		read = pause_read(spool, &paused_at);
 	if (read != SPOOL_OK)
 		*error = *spool_last_error(spool);
+	char *note = spool_note(spool, "report");
 	spool_close(spool);
 
 	pid_t holder = lock_holder(config->spool_path);
@@ -83,6 +102,8 @@ int status_collect(const struct config *config, int patience, struct status *sta
 	status->reported = status->live || (note != NULL && report_from_json(note, &status->report));
 	if (!status->reported)
 		report_from_config(config, &status->report);
+	if (!status->live)
+		apply_pause(status, paused_at);
 	free(note);
 	return status_exit_code(read);
 }

@@ -598,20 +598,29 @@ enum spool_status spool_read_ledger(struct spool *spool, int patience_ms,
 	return status;
 }
 
-char *spool_note(struct spool *spool, const char *name)
+enum spool_status spool_read_note(struct spool *spool, const char *name, char **value)
 {
-	char *value = NULL;
+	*value = NULL;
 	sqlite3_stmt *row = spool_statement(spool, GET_NOTE);
 	if (row == NULL)
-		return NULL;
+		return spool->error.status;
 	(void)sqlite3_bind_text(row, 1, name, -1, SQLITE_STATIC);
-	if (sqlite3_step(row) == SQLITE_ROW) {
-		struct text text = spool_column_text(row, 0);
-		if (text.bytes != NULL)
-			value = strndup(text.bytes, text.size);
+	int rc = sqlite3_step(row);
+	struct text text = rc == SQLITE_ROW ? spool_column_text(row, 0) : (struct text){ NULL, 0 };
+	if (text.bytes != NULL) {
+		*value = strndup(text.bytes, text.size);
+		rc = *value != NULL ? rc : SQLITE_NOMEM;
 	}
+	enum spool_status status = rc == SQLITE_ROW || rc == SQLITE_DONE ? SPOOL_OK
+	                                                                 : spool_fail(spool, rc);
 	(void)sqlite3_reset(row);
-	return value;
+	return status;
+}
+
+char *spool_note(struct spool *spool, const char *name)
+{
+	char *value;
+	return spool_read_note(spool, name, &value) == SPOOL_OK ? value : NULL;
 }
 
 const char *spool_schema(void)

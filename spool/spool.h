@@ -187,6 +187,9 @@ enum spool_status spool_load_dead(struct spool *spool, int64_t id, struct record
 /* The agent's own state line `name`, malloc'd, or NULL where there is none. */
 char *spool_note(struct spool *spool, const char *name);
 
+/* Likewise, into `*value`, where it matters whether there is none or reading failed. */
+enum spool_status spool_read_note(struct spool *spool, const char *name, char **value);
+
 /* Calls `found` with a sentence for each thing that is wrong inside the file:
  * SQLite's quick_check, tables, triggers or columns that are not the schema's.
  * Reads the whole file. */
