@@ -202,11 +202,13 @@ static void storage_answered(struct ship *ship, const struct job *job)
 static void verdicts_written(struct ship *ship, enum spool_status settled)
 {
 	size_t done = ship->verdicts_in_job;
+	uint32_t delivered = 0;
 	ship->verdicts_in_job = 0;
 	if (settled != SPOOL_OK)
 		return;
 	for (size_t i = 0; i < done; i++) {
 		struct item *item = ship->verdicts[i].item;
+		delivered += ship->changes[i].kind == CHANGE_DELIVERED;
 		if (item != NULL && ship->changes[i].missed) {
 			/* Perhaps replaced by another row under the same id: look again. */
 			ship->frontier = flow_least(ship->frontier, item->id);
@@ -229,6 +231,8 @@ static void verdicts_written(struct ship *ship, enum spool_status settled)
 			roster_remove(&ship->roster, item);
 		free(ship->verdicts[i].note);
 	}
+	if (delivered > 0)
+		rate_add(&ship->rate, flow_now(ship), delivered);
 	ship->verdict_count -= done;
 	if (ship->verdict_count > 0 && done > 0)
 		memmove(ship->verdicts, ship->verdicts + done,

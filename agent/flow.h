@@ -6,6 +6,7 @@
 #define AGENT_FLOW_H
 
 #include "agent/breaker.h"
+#include "agent/rate.h"
 #include "agent/roster.h"
 #include "agent/ship.h"
 
@@ -108,7 +109,8 @@ struct ship {
 	int64_t damaged_from, damaged_to;
 
 	char reason[REPORT_REASON_SIZE]; /* why the destination is not up */
-	int64_t since, last_delivered_at;
+	int64_t since, last_delivered_at, started_at;
+	struct rate rate; /* of what was delivered and is settled */
 	int64_t shrink_at; /* when to give free space back, INT64_MAX: there is none */
 	int64_t paused_at; /* by a person, ms since 1970; -1: not */
 	bool pause_known;  /* before that nothing is posted */

@@ -18,14 +18,17 @@
 #include "agent/manage.h"
 #include "agent/pause.h"
 #include "agent/payload.h"
+#include "agent/screen.h"
 #include "agent/select.h"
 #include "agent/status.h"
 #include "agent/transfer.h"
+#include "agent/watch.h"
 #include "spool/spool.h"
 
 struct call {
 	struct daemon_call daemon;
 	bool json, progress, keys, send;
+	int watch; /* seconds; 0: not */
 	int64_t wait;
 	struct selection selection;
 	char **arguments; /* what is not an option */
@@ -95,21 +98,69 @@ static int act_drain(const struct call *call)
 	return code == EX_OK ? daemon_drain(&call->daemon, config, call->progress, call->wait) : code;
 }
 
+#define STATUS_PATIENCE 2000 /* ms for counting rows, and */
+#define WATCH_PATIENCE 300   /* where it is done again and again */
+
+struct status_view {
+	const struct call *call;
+	const struct config *config;
+	const char *options;
+};
+
+static int print_status(void *context, FILE *out)
+{
+	const struct status_view *view = context;
+	struct status status;
+	struct spool_error error;
+	int code = status_collect(view->config, view->call->watch > 0 ? WATCH_PATIENCE : STATUS_PATIENCE,
+	                          &status, &error);
+	if (code != EX_OK)
+		return complain(code, error.sentence);
+	status.options = view->options;
+	if (view->call->json)
+		return status_print_json(&status, out) ? EX_OK : complain(EX_OSERR, "no memory");
+	struct screen screen = screen_for(STDOUT_FILENO);
+	screen_print(&screen, &status, out);
+	return EX_OK;
+}
+
+/* The common options as they were given, for commands that a person is to copy. */
+static char *given_options(const struct call *call)
+{
+	const char *names[] = { "config", "spool" };
+	const char *values[] = { call->daemon.config_file, call->daemon.spool_path };
+	char *text = NULL;
+	size_t size = 0;
+	FILE *out = open_memstream(&text, &size);
+	if (out == NULL)
+		return NULL;
+	for (size_t i = 0; i < 2; i++) {
+		if (values[i] == NULL)
+			continue;
+		bool plain = values[i][strspn(values[i], "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTU"
+		                              "VWXYZ0123456789._/@%+=:,-")] == '\0';
+		(void)fprintf(out, plain ? " --%s " : " --%s '", names[i]);
+		for (const char *at = values[i]; *at != '\0'; at++)
+			(void)fprintf(out, *at == '\'' ? "'\\''" : "%c", *at);
+		(void)fputs(plain ? "" : "'", out);
+	}
+	if (fclose(out) == 0)
+		return text;
+	free(text);
+	return NULL;
+}
+
 static int act_status(const struct call *call)
 {
 	struct config *config;
-	struct status status;
-	struct spool_error error;
 	int code = configure(call, &config);
 	if (code != EX_OK)
 		return code;
-	code = status_collect(config, 2000, &status, &error);
-	if (code != EX_OK)
-		(void)complain(code, error.sentence);
-	else if (!call->json)
-		status_print(&status, stdout);
-	else if (!status_print_json(&status, stdout))
-		code = complain(EX_OSERR, "no memory");
+	char *options = given_options(call);
+	struct status_view view = { call, config, options != NULL ? options : "" };
+	code = call->watch > 0 ? watch_run(call->watch, !call->json, print_status, &view)
+	                       : print_status(&view, stdout);
+	free(options);
 	config_free(config);
 	return code;
 }
@@ -387,9 +438,10 @@ static const struct command commands[] = {
 	  "Each record is tried at least once, as far as the endpoint can be reached.\n"
 	  "Exit 0: all delivered; 75: something is left, dead or held, with the reason. Beside a\n"
 	  "running agent: wakes that one, and watches.\n" },
-	{ "status", act_status, "j", "", "what waits, since when, what happens next and why",
-	  "  --json         one JSON object, for programs\n"
-	  "Answers whether the agent runs or not.\n" },
+	{ "status", act_status, "jW", "", "whether all is well; if not, why and what to do",
+	  "  --json             one JSON object, for programs\n"
+	  "  --watch [SECONDS]  again every 2 s, or so many (1 to 3600), in place; q ends it\n"
+	  "Answers whether the agent runs or not. The first line is the verdict.\n" },
 	{ "pause", act_pause, "", "", "sends nothing until resume",
 	  "A running agent stops at once; what is under way ends. Inserts go on being accepted.\n"
 	  "It holds over restarts, and 'status' says so with its time. A drain then exits 75.\n" },
@@ -517,6 +569,15 @@ static int perform_with(const struct command *command, struct call *call)
 	return code;
 }
 
+static bool parse_seconds(const char *text, int *seconds)
+{
+	int64_t number = 2;
+	if (text != NULL && (!selection_parse_id(text, &number) || number < 1 || number > 3600))
+		return false;
+	*seconds = (int)number;
+	return true;
+}
+
 static int perform(const struct command *command, int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -526,6 +587,7 @@ static int perform(const struct command *command, int argc, char **argv)
 		{ "keys", no_argument, NULL, 'k' },         { "send", no_argument, NULL, 'P' },
 		{ "app", required_argument, NULL, SELECT_APP },
 		{ "all", no_argument, NULL, SELECT_ALL },
+		{ "watch", optional_argument, NULL, 'W' },
 		{ "before", required_argument, NULL, SELECT_BEFORE },
 		{ "dead", no_argument, NULL, SELECT_DEAD },
 		{ "limit", required_argument, NULL, SELECT_LIMIT },
@@ -572,6 +634,15 @@ static int perform(const struct command *command, int argc, char **argv)
 			break;
 		case 'P':
 			call.send = true;
+			break;
+		case 'W':
+			/* Its value may stand apart, as that of other options does. */
+			if (optarg == NULL && optind < argc && strspn(argv[optind], "0123456789") > 0)
+				optarg = argv[optind++];
+			if (!parse_seconds(optarg, &call.watch)) {
+				(void)complain(EX_USAGE, "--watch: SECONDS is a whole number from 1 to 3600");
+				return misuse(command);
+			}
 			break;
 		default:
 			wrong = selection_take(&call.selection, letter, optarg, wall_ms());

@@ -48,7 +48,7 @@ void report_sentence(const struct report *report, char *into, size_t size)
 /* One table for both directions, so that they cannot drift apart. */
 #define NUMBERS(each)                                                                  \
 	each(as_of) each(since) each(next_try_at) each(last_delivered_at) each(failures)   \
-	each(in_flight) each(retrying) each(retrying_id) each(retrying_attempts)           \
+	each(started_at) each(delivered_10s) each(delivered_60s) each(in_flight) each(retrying) each(retrying_id) each(retrying_attempts)           \
 	each(damaged_from) each(damaged_to)
 #define TEXTS(each) each(reason) each(retrying_reason) each(storage)
 

@@ -38,6 +38,8 @@ struct report {
 	int64_t since;                   /* of this state */
 	int64_t next_try_at;
 	int64_t last_delivered_at;
+	int64_t started_at;
+	int64_t delivered_10s, delivered_60s; /* records, in the last 10 and 60 s */
 	unsigned failures;               /* tries that failed since it went down */
 	int64_t in_flight;
 	int64_t retrying;                /* records that fail by themselves */

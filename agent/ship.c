@@ -906,7 +906,7 @@ struct ship *ship_new(const struct config *config, const struct ship_world *worl
 	ship->next_due = ship->shrink_at = INT64_MAX;
 	ship->look_again_at = flow_now(ship) + LOOK_AGAIN;
 	ship->last_delivered_at = -1;
-	ship->since = world->wall(world->self);
+	ship->since = ship->started_at = world->wall(world->self);
 	ship->report_due = ship->pause_due = true;
 	ship->paused_at = -1;
 	ship->careful = options->careful ? CAREFUL_RECORDS : 0;
@@ -1091,6 +1091,9 @@ void ship_report(const struct ship *ship, struct report *report)
 		.since = ship->since,
 		.next_try_at = -1,
 		.last_delivered_at = ship->last_delivered_at,
+		.started_at = ship->started_at,
+		.delivered_10s = rate_sum(&ship->rate, flow_now(ship), 10),
+		.delivered_60s = rate_sum(&ship->rate, flow_now(ship), 60),
 		.failures = ship->breaker.failures,
 		.in_flight = (int64_t)ship->roster.flying.count,
 		.locked = ship->storage == SPOOL_BUSY,

@@ -502,6 +502,68 @@ static bool count_rows(struct spool *spool, const char *sql, int64_t *count)
 	return counted;
 }
 
+/* The code that a reason begins with. An import may have brought in anything. */
+static void code_of(struct text reason, char code[SPOOL_CODE_SIZE])
+{
+	size_t size = 0;
+	while (size < reason.size && reason.bytes[size] != ':')
+		size++;
+	bool ours = size > 0 && size < SPOOL_CODE_SIZE;
+	for (size_t i = 0; ours && i < size; i++)
+		ours = strchr("abcdefghijklmnopqrstuvwxyz0123456789-", reason.bytes[i]) != NULL &&
+		       reason.bytes[i] != '\0';
+	(void)snprintf(code, SPOOL_CODE_SIZE, "%.*s", ours ? (int)size : 5,
+	               ours ? reason.bytes : "other");
+}
+
+static int compare_reasons(const void *left, const void *right)
+{
+	const struct spool_reason *a = left, *b = right;
+	return a->count != b->count ? (a->count < b->count) - (a->count > b->count)
+	                            : strcmp(a->code, b->code);
+}
+
+static void count_reason(struct spool_ledger *ledger, const char *code)
+{
+	size_t at = 0;
+	while (at < ledger->reason_count && strcmp(ledger->reasons[at].code, code) != 0)
+		at++;
+	/* The last place is kept for what finds none. */
+	if (at == SPOOL_REASONS - 1 && strcmp(code, "other") != 0) {
+		count_reason(ledger, "other");
+		return;
+	}
+	if (at == ledger->reason_count) {
+		(void)snprintf(ledger->reasons[at].code, SPOOL_CODE_SIZE, "%s", code);
+		ledger->reasons[at].count = 0;
+		ledger->reason_count++;
+	}
+	ledger->reasons[at].count++;
+}
+
+/* Dead letters by the code of their reason, for as long as the patience lasts. */
+static void count_reasons(struct spool *spool, const struct patience *patience,
+                          struct spool_ledger *ledger)
+{
+	sqlite3_stmt *row = NULL;
+	char code[SPOOL_CODE_SIZE];
+	int rc = sqlite3_prepare_v2(spool->db, "SELECT reason FROM dead_letters", -1, &row, NULL);
+	if (rc != SQLITE_OK)
+		return;
+	/* The reason stands behind the texts, so that a row may take long to read. */
+	while ((rc = sqlite3_step(row)) == SQLITE_ROW && !out_of_patience((void *)(uintptr_t)patience)) {
+		code_of(spool_column_text(row, 0), code);
+		count_reason(ledger, code);
+	}
+	(void)sqlite3_finalize(row);
+	ledger->reasons_counted = rc == SQLITE_DONE;
+	if (!ledger->reasons_counted)
+		ledger->reason_count = 0;
+	if (ledger->reason_count > 1)
+		qsort(ledger->reasons, ledger->reason_count, sizeof ledger->reasons[0],
+		      compare_reasons);
+}
+
 enum spool_status spool_one_number(struct spool *spool, enum query query, int64_t otherwise,
                                    int64_t *value)
 {
@@ -585,6 +647,8 @@ enum spool_status spool_read_ledger(struct spool *spool, int patience_ms,
 			patience_ms >= 0 &&
 			count_rows(spool, "SELECT count(*) FROM dead_letters WHERE id IS NOT 0", &dead) &&
 			count_rows(spool, "SELECT count(*) FROM interactions WHERE id IS NOT 0", &waiting);
+		if (patience_ms >= 0)
+			count_reasons(spool, &patience, ledger);
 		sqlite3_progress_handler(spool->db, 0, NULL, NULL);
 		ledger->balanced = ledger->waiting >= 0;
 		if (ledger->counted) {

@@ -162,6 +162,16 @@ enum spool_status spool_shrink(struct spool *spool, bool *more);
 
 /* --- Looking ------------------------------------------------------------ */
 
+#define SPOOL_REASONS 24
+#define SPOOL_CODE_SIZE 33
+
+/* How many dead letters there are of one reason, by its code; "other": of codes that
+ * are not the agent's, or too many. */
+struct spool_reason {
+	char code[SPOOL_CODE_SIZE];
+	int64_t count;
+};
+
 struct spool_ledger {
 	int64_t accepted, delivered, dead, discarded, dropped, purged, removed;
 	int64_t bytes;         /* of waiting and dead rows, as the limit counts them */
@@ -173,6 +183,9 @@ struct spool_ledger {
 	bool balanced;         /* the sum is right, and so are the counts where counted */
 	int64_t oldest_at;     /* spooled_at of the first waiting row, -1: none */
 	int64_t last_id;       /* of the last waiting row, SPOOL_FIRST_ID: none */
+	struct spool_reason reasons[SPOOL_REASONS]; /* of dead letters, the most frequent first */
+	size_t reason_count;
+	bool reasons_counted;  /* false: too many for `patience`; reason_count is 0 */
 };
 
 /* Reads the ledger, and counts rows for at most `patience` ms; negative: not at all. */
