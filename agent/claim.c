@@ -10,8 +10,11 @@
 
 #define STORAGE_PATIENCE_BASE 100
 #define STORAGE_PATIENCE_CAP 30000
+#define METRICS_PACE 15000   /* ms */
 #define SHRINK_PATIENCE 5000 /* ms after the last settle, since more may come, */
 #define SHRINK_PACE 50       /* and between two steps, for the producers */
+
+static void metrics_written(struct ship *ship, const struct job *job);
 
 /* --- What a job brought back -------------------------------------------- */
 
@@ -276,6 +279,8 @@ void claim_accept(struct ship *ship, struct job *job)
 	if (job->suspect != NULL)
 		flow_clear_suspect(ship);
 	storage_answered(ship, job);
+	metrics_written(ship, job);
+	ship->metrics_wanted = ship->metrics_wanted || job->change_count > 0;
 	verdicts_written(ship, job->settled);
 	ship->limits_due = job->limits;
 	if (ship->pause_told) {
@@ -540,6 +545,37 @@ static void prepare_scan(struct ship *ship)
 	ship->scan_app = job->app;
 }
 
+/* Written when something may have changed, at most every METRICS_PACE, and at the end. */
+bool claim_metrics_due(const struct ship *ship)
+{
+	return ship->metrics_wanted && ship->config->metrics_file != NULL &&
+	       (flow_now(ship) >= ship->metrics_at || (ship->stopping && ship->roster.flying.count == 0 &&
+	                                               ship->verdict_count == 0));
+}
+
+static void prepare_metrics(struct ship *ship)
+{
+	ship->job->metrics = NULL;
+	if (!claim_metrics_due(ship))
+		return;
+	ship->metrics_wanted = false;
+	ship->metrics_at = flow_now(ship) + METRICS_PACE;
+	ship_report(ship, &ship->metrics.report);
+	ship->metrics.running = !ship->stopping;
+	ship->job->metrics = &ship->metrics;
+}
+
+static void metrics_written(struct ship *ship, const struct job *job)
+{
+	if (job->metrics == NULL || strcmp(ship->metrics_error, ship->metrics.error) == 0)
+		return;
+	memcpy(ship->metrics_error, ship->metrics.error, sizeof ship->metrics_error);
+	if (ship->metrics_error[0] != '\0')
+		flow_say(ship, LOG_WARNING, "%s", ship->metrics_error);
+	else
+		flow_say(ship, LOG_INFO, "the metrics are written again");
+}
+
 bool claim_is_idle(const struct ship *ship)
 {
 	const struct roster *roster = &ship->roster;
@@ -580,11 +616,13 @@ void claim_next(struct ship *ship)
 	job->touch = ship->storage != SPOOL_OK;
 	job->limits = ship->limits_due;
 	job->pause = ship->pause_due;
+	prepare_metrics(ship);
 	job->shrink = claim_is_idle(ship) && flow_now(ship) >= ship->shrink_at;
 	if (job->shrink)
 		ship->shrink_at = INT64_MAX;
 	if (!settles && job->load_count == 0 && job->scan == SCAN_NOTHING && !job->touch &&
-	    !job->limits && !job->pause && !job->shrink)
+	    !job->limits && !job->pause && !job->shrink &&
+	    job->metrics == NULL)
 		return;
 	ship->working = true;
 	ship->world.work(ship->world.self, job);

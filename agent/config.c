@@ -37,16 +37,18 @@ enum section {
 	SECTION_SPOOL,
 	SECTION_RETRY,
 	SECTION_LOG,
+	SECTION_METRICS,
 	SECTION_COUNT
 };
 
 static const char *const section_names[SECTION_COUNT] = {
 	[SECTION_ENDPOINT] = "endpoint", [SECTION_APP] = "app",     [SECTION_FORMAT] = "format",
 	[SECTION_SPOOL] = "spool",       [SECTION_RETRY] = "retry", [SECTION_LOG] = "log",
+	[SECTION_METRICS] = "metrics",
 };
 
 #define SECTIONS_IN_WORDS \
-	"[endpoint], [app NAME], [format NAME], [spool], [retry] and [log]"
+	"[endpoint], [app NAME], [format NAME], [spool], [retry], [log] and [metrics]"
 
 enum value_kind {
 	VALUE_DURATION,  /* int64_t, ms */
@@ -56,6 +58,7 @@ enum value_kind {
 	VALUE_PROXY,
 	VALUE_FILE,      /* may be empty: none */
 	VALUE_PATH,
+	VALUE_OUTPUT,    /* likewise, or empty: none */
 	VALUE_KEY,
 	VALUE_KEY_FILE,
 	VALUE_VERSION,
@@ -117,6 +120,9 @@ static const struct key keys[] = {
 	  1000, "a whole number from 1 to 1000, such as 8" },
 	{ SECTION_LOG, "level", VALUE_LOG_LEVEL, offsetof(struct config, log_level), 0, 0,
 	  "error, warning, info or debug" },
+	{ SECTION_METRICS, "file", VALUE_OUTPUT, offsetof(struct config, metrics_file), 0, 0,
+	  "nothing at all, or an absolute path such as "
+	  "/var/lib/prometheus/node-exporter/reconify.prom" },
 };
 #define KEY_COUNT (sizeof(keys) / sizeof(keys[0]))
 
@@ -283,7 +289,8 @@ static bool set_value(struct parser *parser, const struct key *key, const char *
 	const char *wrong;
 	int64_t number;
 
-	if (*value == '\0' && key->kind != VALUE_PROXY && key->kind != VALUE_FILE)
+	if (*value == '\0' && key->kind != VALUE_PROXY && key->kind != VALUE_FILE &&
+	    key->kind != VALUE_OUTPUT)
 		return fail(parser,
 		            "%s has no value; right would be %s (or no such line, for the default)",
 		            key->name, key->right);
@@ -310,6 +317,10 @@ static bool set_value(struct parser *parser, const struct key *key, const char *
 		if (*value == '\0')
 			return true;
 		break;
+	case VALUE_OUTPUT:
+		if (*value == '\0')
+			return true;
+		__attribute__((fallthrough));
 	case VALUE_PATH:
 		if (*value != '/')
 			return refuse(parser, key,
@@ -980,5 +991,6 @@ void config_free(struct config *config)
 	free(config->client_key);
 	free(config->spool_path);
 	free(config->origins);
+	free(config->metrics_file);
 	free(config);
 }

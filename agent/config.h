@@ -47,6 +47,7 @@ struct config {
 	int64_t retry_base, retry_cap; /* ms */
 	unsigned max_attempts;
 	enum config_log_level log_level;
+	char *metrics_file; /* for node_exporter; NULL: none */
 	struct config_app apps[CONFIG_APPS_MAX]; /* apps[0] is "default", always there */
 	size_t app_count;
 	struct config_format formats[CONFIG_FORMATS_MAX];

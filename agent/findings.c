@@ -62,8 +62,11 @@ static void judge_agent(const struct status *status, struct found *found)
 		                    : add(found, FINDING_WARNING, "not-running",
 		                          "the agent does not run; nothing waits, but what is inserted "
 		                          "will");
-		advise(finding, "systemctl start reconify-agent   (by hand: reconify-agent run%s)",
-		       status->options);
+		/* Who names another spool than the service's has another agent in mind. */
+		if (status->options[0] != '\0')
+			advise(finding, "reconify-agent run%s", status->options);
+		else
+			advise(finding, "systemctl start reconify-agent");
 	} else if (!status->live) {
 		advise(add(found, FINDING_PROBLEM, "no-answer",
 		           "the agent runs, but does not answer (within 3 s, to this user)"),

@@ -116,6 +116,11 @@ struct ship {
 	bool pause_known;  /* before that nothing is posted */
 	bool pause_due;    /* it is to be read (again) */
 	bool pause_told;   /* what the job that runs reads about it is old */
+	/* Only where a file of metrics is configured. */
+	struct metrics_file metrics;
+	bool metrics_wanted;      /* something may have changed since they were written, */
+	int64_t metrics_at;       /* which is not to be again before; monotonic ms */
+	char metrics_error[640];
 	bool limits_due; /* a reload may have changed them */
 	uint64_t news;   /* how often the report has changed */
 	bool report_due; /* the state changed and is not written down yet */
@@ -189,6 +194,9 @@ bool claim_is_full(const struct ship *ship);
 
 /* True when there is time for what can wait: nothing is to be sent or settled. */
 bool claim_is_idle(const struct ship *ship);
+
+/* True when the file of metrics is to be written now. */
+bool claim_metrics_due(const struct ship *ship);
 
 /* How many more may be posted now. */
 unsigned claim_room(const struct ship *ship);

@@ -363,6 +363,8 @@ void job_run(struct job *job, struct spool **spool, const char *path)
 		              SPOOL_OK;
 	if (job->shrink && spool_shrink(*spool, &job->shrink) != SPOOL_OK)
 		job->shrink = false; /* a producer is at work, most likely: another time */
+	if (job->metrics != NULL)
+		metrics_file_write(job->metrics, job->config, *spool);
 	if (job->load_count == 0 && job->scan == SCAN_NOTHING && !job->touch && !job->pause)
 		return;
 	job->read = spool_begin_read(*spool);

@@ -7,6 +7,7 @@
 #define AGENT_JOB_H
 
 #include "agent/config.h"
+#include "agent/metrics.h"
 #include "agent/payload.h"
 #include "spool/spool.h"
 
@@ -76,6 +77,7 @@ struct job {
 	bool shrink;            /* give some free space back; out: there is more */
 	bool limits;            /* in: write down the configuration's limits; out: not done */
 	bool pause;             /* in: see whether a person paused the spool; out: not done */
+	struct metrics_file *metrics; /* NULL: not to be written now */
 	bool touch;             /* nothing else may be left to do: see whether reading works */
 	bool skip_app[APP_PLACES];
 	bool build;             /* build payloads, or only see places */

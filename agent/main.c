@@ -15,6 +15,7 @@
 #include "agent/check.h"
 #include "agent/daemon.h"
 #include "agent/list.h"
+#include "agent/metrics.h"
 #include "agent/manage.h"
 #include "agent/pause.h"
 #include "agent/payload.h"
@@ -27,7 +28,7 @@
 
 struct call {
 	struct daemon_call daemon;
-	bool json, progress, keys, send;
+	bool json, progress, keys, send, prometheus;
 	int watch; /* seconds; 0: not */
 	int64_t wait;
 	struct selection selection;
@@ -119,6 +120,13 @@ static int print_status(void *context, FILE *out)
 	status.options = view->options;
 	if (view->call->json)
 		return status_print_json(&status, out) ? EX_OK : complain(EX_OSERR, "no memory");
+	if (view->call->prometheus) {
+		const struct metrics metrics = { .config = view->config, .ledger = &status.ledger,
+			                         .report = &status.report, .running = status.running,
+			                         .live = status.live };
+		metrics_print(&metrics, out);
+		return EX_OK;
+	}
 	struct screen screen = screen_for(STDOUT_FILENO);
 	screen_print(&screen, &status, out);
 	return EX_OK;
@@ -156,6 +164,10 @@ static int act_status(const struct call *call)
 	int code = configure(call, &config);
 	if (code != EX_OK)
 		return code;
+	if (call->prometheus && (call->json || call->watch > 0)) {
+		config_free(config);
+		return complain(EX_USAGE, "status: --prometheus goes with neither --json nor --watch");
+	}
 	char *options = given_options(call);
 	struct status_view view = { call, config, options != NULL ? options : "" };
 	code = call->watch > 0 ? watch_run(call->watch, !call->json, print_status, &view)
@@ -438,8 +450,9 @@ static const struct command commands[] = {
 	  "Each record is tried at least once, as far as the endpoint can be reached.\n"
 	  "Exit 0: all delivered; 75: something is left, dead or held, with the reason. Beside a\n"
 	  "running agent: wakes that one, and watches.\n" },
-	{ "status", act_status, "jW", "", "whether all is well; if not, why and what to do",
+	{ "status", act_status, "jMW", "", "whether all is well; if not, why and what to do",
 	  "  --json             one JSON object, for programs\n"
+	  "  --prometheus       metrics in Prometheus's text format\n"
 	  "  --watch [SECONDS]  again every 2 s, or so many (1 to 3600), in place; q ends it\n"
 	  "Answers whether the agent runs or not. The first line is the verdict.\n" },
 	{ "pause", act_pause, "", "", "sends nothing until resume",
@@ -587,6 +600,7 @@ static int perform(const struct command *command, int argc, char **argv)
 		{ "keys", no_argument, NULL, 'k' },         { "send", no_argument, NULL, 'P' },
 		{ "app", required_argument, NULL, SELECT_APP },
 		{ "all", no_argument, NULL, SELECT_ALL },
+		{ "prometheus", no_argument, NULL, 'M' },
 		{ "watch", optional_argument, NULL, 'W' },
 		{ "before", required_argument, NULL, SELECT_BEFORE },
 		{ "dead", no_argument, NULL, SELECT_DEAD },
@@ -634,6 +648,9 @@ static int perform(const struct command *command, int argc, char **argv)
 			break;
 		case 'P':
 			call.send = true;
+			break;
+		case 'M':
+			call.prometheus = true;
 			break;
 		case 'W':
 			/* Its value may stand apart, as that of other options does. */

@@ -761,6 +761,9 @@ static void set_alarm(struct ship *ship)
 			    ship->apps[i].probe_due > time)
 				at = flow_least(at, ship->apps[i].probe_due);
 	}
+	if (!ship->working && ship->metrics_wanted && ship->config->metrics_file != NULL &&
+	    ship->storage == SPOOL_OK)
+		at = flow_least(at, ship->metrics_at);
 	/* Whatever is due already waits for something else, which will pump. */
 	if (at <= time)
 		at = time + 1;
@@ -930,13 +933,14 @@ void ship_free(struct ship *ship)
 	free(ship->verdicts);
 	free(ship->changes);
 	free(ship->skips);
+	metrics_file_close(&ship->metrics);
 	free(ship->job);
 	free(ship);
 }
 
 void ship_wake(struct ship *ship)
 {
-	ship->more = true;
+	ship->more = ship->metrics_wanted = true;
 	pump(ship);
 }
 
@@ -997,6 +1001,7 @@ void ship_worked(struct ship *ship, struct job *job)
 void ship_stop(struct ship *ship)
 {
 	ship->stopping = true;
+	ship->metrics_wanted = true;
 	ship->report_due = true; /* the last word, for `status` when nobody runs */
 	pump(ship);
 }
@@ -1004,7 +1009,7 @@ void ship_stop(struct ship *ship)
 bool ship_is_stopped(const struct ship *ship)
 {
 	return !ship->working && ship->roster.flying.count == 0 && ship->verdict_count == 0 &&
-	       !ship->report_due;
+	       !ship->report_due && !claim_metrics_due(ship);
 }
 
 bool ship_is_quiet(const struct ship *ship)
@@ -1045,6 +1050,9 @@ bool ship_reload(struct ship *ship, const struct config *config)
 	ship->generation++;
 	ship->config = config;
 	set_limits(ship);
+	metrics_file_close(&ship->metrics); /* it may be another file */
+	ship->metrics_wanted = true;
+	ship->metrics_at = flow_now(ship);
 	/* Before the apps change their places; and payloads hold keys: all that is not on
 	 * its way is built anew. */
 	for_each_item(ship, forget_if_idle);

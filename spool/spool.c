@@ -541,17 +541,32 @@ static void count_reason(struct spool_ledger *ledger, const char *code)
 	ledger->reasons[at].count++;
 }
 
-/* Dead letters by the code of their reason, for as long as the patience lasts. */
-static void count_reasons(struct spool *spool, const struct patience *patience,
-                          struct spool_ledger *ledger)
+static struct patience patience_of(int ms)
+{
+	struct patience patience;
+	if (clock_gettime(CLOCK_MONOTONIC, &patience.end) != 0)
+		patience.end = (struct timespec){ 0, 0 };
+	patience.end.tv_sec += ms / 1000;
+	patience.end.tv_nsec += (ms % 1000) * 1000000L;
+	if (patience.end.tv_nsec >= 1000000000L) {
+		patience.end.tv_sec++;
+		patience.end.tv_nsec -= 1000000000L;
+	}
+	return patience;
+}
+
+void spool_count_reasons(struct spool *spool, int patience_ms, struct spool_ledger *ledger)
 {
 	sqlite3_stmt *row = NULL;
 	char code[SPOOL_CODE_SIZE];
+	struct patience patience = patience_of(patience_ms);
+	ledger->reason_count = 0;
+	ledger->reasons_counted = false;
 	int rc = sqlite3_prepare_v2(spool->db, "SELECT reason FROM dead_letters", -1, &row, NULL);
 	if (rc != SQLITE_OK)
 		return;
-	/* The reason stands behind the texts, so that a row may take long to read. */
-	while ((rc = sqlite3_step(row)) == SQLITE_ROW && !out_of_patience((void *)(uintptr_t)patience)) {
+	/* The reason stands behind the texts, so that a single row may take long to read. */
+	while ((rc = sqlite3_step(row)) == SQLITE_ROW && !out_of_patience(&patience)) {
 		code_of(spool_column_text(row, 0), code);
 		count_reason(ledger, code);
 	}
@@ -632,24 +647,16 @@ enum spool_status spool_read_ledger(struct spool *spool, int patience_ms,
 		                  ledger->removed;
 		ledger->dead_counted = ledger->dead;
 		int64_t waiting = 0, dead = 0;
-		struct patience patience;
-		if (clock_gettime(CLOCK_MONOTONIC, &patience.end) != 0)
-			patience.end = (struct timespec){ 0, 0 };
-		patience.end.tv_sec += patience_ms / 1000;
-		patience.end.tv_nsec += (patience_ms % 1000) * 1000000L;
-		if (patience.end.tv_nsec >= 1000000000L) {
-			patience.end.tv_sec++;
-			patience.end.tv_nsec -= 1000000000L;
-		}
+		struct patience patience = patience_of(patience_ms);
 		sqlite3_progress_handler(spool->db, 10000, out_of_patience, &patience);
 		/* A bare count(*) is one step to SQLite, which would not ask for patience. */
 		ledger->counted =
 			patience_ms >= 0 &&
 			count_rows(spool, "SELECT count(*) FROM dead_letters WHERE id IS NOT 0", &dead) &&
 			count_rows(spool, "SELECT count(*) FROM interactions WHERE id IS NOT 0", &waiting);
-		if (patience_ms >= 0)
-			count_reasons(spool, &patience, ledger);
 		sqlite3_progress_handler(spool->db, 0, NULL, NULL);
+		if (patience_ms >= 0)
+			spool_count_reasons(spool, patience_ms, ledger);
 		ledger->balanced = ledger->waiting >= 0;
 		if (ledger->counted) {
 			ledger->balanced = ledger->waiting == waiting && ledger->dead == dead;

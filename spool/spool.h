@@ -192,6 +192,9 @@ struct spool_ledger {
 enum spool_status spool_read_ledger(struct spool *spool, int patience,
                                     struct spool_ledger *ledger);
 
+/* Counts dead letters by reason, for at most `patience` ms, into `ledger`. */
+void spool_count_reasons(struct spool *spool, int patience, struct spool_ledger *ledger);
+
 /* Reads a dead letter; SPOOL_END: none of that id. Borrowed until the next
  * call. `*reason` and `*server_said` likewise. */
 enum spool_status spool_load_dead(struct spool *spool, int64_t id, struct record *record,
