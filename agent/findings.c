@@ -90,8 +90,11 @@ static void judge_destination(const struct status *status, struct found *found)
 		       "set it, then: systemctl restart reconify-agent");
 		return;
 	case DESTINATION_DOWN:
-		finding = add(found, FINDING_WARNING, "endpoint-down", "the endpoint is not available, "
-		              "what waits is retried by itself: %s", report->reason);
+		finding = add(found, FINDING_WARNING, "endpoint-down", "%s: %s",
+		              status->running ? "the endpoint is not available, what waits is retried "
+		                                "by itself"
+		                              : "the endpoint was not available when the agent last ran",
+		              report->reason);
 		if (status->running)
 			advise(finding, "reconify-agent drain%s   (tries now; is it the network?)",
 			       status->options);

@@ -13,6 +13,7 @@
 
 #define SPAN_SIZE 48
 #define INDENT 13
+#define TOGETHER '\t' /* a space at which no line is broken */
 #define WIDTH_LEAST 40
 #define WIDTH_MOST 100 /* longer lines are hard to read */
 
@@ -99,7 +100,9 @@ static int columns_of(const char *text, size_t size)
 static void put_word(FILE *out, const char *word, size_t size)
 {
 	for (size_t i = 0; i < size; i++)
-		(void)fputc((unsigned char)word[i] < 0x20 || word[i] == 0x7f ? '?' : word[i], out);
+		(void)fputc(word[i] == TOGETHER                                   ? ' '
+		            : (unsigned char)word[i] < 0x20 || word[i] == 0x7f ? '?'
+		                                                               : word[i], out);
 }
 
 /* Writes the text from column `at` on, with line breaks where it is to keep to a
@@ -191,7 +194,7 @@ static void print_agent(const struct screen *screen, const struct status *status
 static void print_delivering(const struct screen *screen, const struct status *status, FILE *out)
 {
 	const struct report *report = &status->report;
-	char time[SPAN_SIZE], last[80] = "", under_way[64] = "";
+	char time[SPAN_SIZE], last[80] = "", under_way[64] = "", state[48];
 	if (report->last_delivered_at > 0)
 		(void)snprintf(last, sizeof last, ", last delivery %s ago",
 		               span(status->now - report->last_delivered_at, time));
@@ -200,9 +203,12 @@ static void print_delivering(const struct screen *screen, const struct status *s
 	if (status->live && report->in_flight > 0)
 		(void)snprintf(under_way, sizeof under_way, ", %" PRId64 " under way",
 		               report->in_flight);
+	(void)snprintf(state, sizeof state, "no, %s%s",
+	               report->state == DESTINATION_PAUSED ? "" : "the endpoint is ",
+	               report_state_name(report->state));
 	const char *word = !status->running ? "no, the agent does not run"
 	                   : !status->live  ? "not known"
-	                   : report->state != DESTINATION_UP ? "no"
+	                   : report->state != DESTINATION_UP ? state
 	                   : report->delivered_10s > 0 || report->in_flight > 0 ? "yes"
 	                   : status->ledger.waiting == 0 ? "there is nothing to deliver"
 	                                                 : "not at the moment";
@@ -316,9 +322,9 @@ static void print_space(const struct screen *screen, const struct status *status
 static void print_ledger(const struct screen *screen, const struct status *status, FILE *out)
 {
 	const struct spool_ledger *ledger = &status->ledger;
-	say(screen, out, "ledger", "%" PRId64 " accepted = %" PRId64 " delivered + %" PRId64 " dead + "
-	    "%" PRId64 " discarded + %" PRId64 " dropped + %" PRId64 " purged + %" PRId64 " removed + "
-	    "%" PRId64 " waiting: %s", ledger->accepted, ledger->delivered, ledger->dead_counted,
+	say(screen, out, "ledger", "%" PRId64 "\taccepted\t= %" PRId64 "\tdelivered +\t%" PRId64
+	    "\tdead +\t%" PRId64 "\tdiscarded +\t%" PRId64 "\tdropped +\t%" PRId64 "\tpurged +\t%"
+	    PRId64 "\tremoved +\t%" PRId64 "\twaiting: %s", ledger->accepted, ledger->delivered, ledger->dead_counted,
 	    ledger->discarded, ledger->dropped, ledger->purged, ledger->removed, ledger->waiting,
 	    !ledger->balanced  ? "THIS DOES NOT ADD UP"
 	    : ledger->counted ? "it adds up"
