@@ -875,6 +875,7 @@ static char *value_in_words(const struct key *key, const void *place)
 	case VALUE_PROXY:
 	case VALUE_FILE:
 	case VALUE_PATH:
+	case VALUE_OUTPUT:
 	case VALUE_KEY:
 	case VALUE_KEY_FILE:
 	case VALUE_VERSION:
