@@ -10,9 +10,12 @@
 
 #define STORAGE_PATIENCE_BASE 100
 #define STORAGE_PATIENCE_CAP 30000
+#define METRICS_PACE 15000   /* ms */
 #define SHRINK_PATIENCE 5000 /* ms after the last settle, since more may come, */
 #define SWEEP_PATIENCE 5000  /* ms after a sweep that failed */
 #define SHRINK_PACE 50       /* and between two steps, for the producers */
+
+static void metrics_written(struct ship *ship, const struct job *job);
 
 /* --- What a job brought back -------------------------------------------- */
 
@@ -262,6 +265,7 @@ static void accept_figures(struct ship *ship, const struct job *job)
 static void verdicts_written(struct ship *ship, enum spool_status settled)
 {
 	size_t done = ship->verdicts_in_job;
+	uint32_t delivered = 0;
 	ship->verdicts_in_job = 0;
 	if (settled != SPOOL_OK)
 		return;
@@ -270,6 +274,7 @@ static void verdicts_written(struct ship *ship, enum spool_status settled)
 		expect_sweep(ship, &ship->changes[i]);
 		if (ship->changes[i].kind == CHANGE_DEAD)
 			ship->figures_due = true;
+		delivered += ship->changes[i].kind == CHANGE_DELIVERED;
 		if (item != NULL && ship->changes[i].missed) {
 			/* Perhaps replaced by another row under the same id: look again. */
 			ship->frontier = flow_least(ship->frontier, item->id);
@@ -295,6 +300,8 @@ static void verdicts_written(struct ship *ship, enum spool_status settled)
 			roster_remove(&ship->roster, item);
 		free(ship->verdicts[i].note);
 	}
+	if (delivered > 0)
+		rate_add(&ship->rate, flow_now(ship), delivered);
 	ship->verdict_count -= done;
 	if (ship->verdict_count > 0 && done > 0)
 		memmove(ship->verdicts, ship->verdicts + done,
@@ -361,10 +368,20 @@ void claim_accept(struct ship *ship, struct job *job)
 	if (job->suspect != NULL)
 		flow_clear_suspect(ship);
 	storage_answered(ship, job);
+	metrics_written(ship, job);
+	ship->metrics_wanted = ship->metrics_wanted || job->change_count > 0;
 	verdicts_written(ship, job->settled);
 	ship->limits_due = job->limits;
 	accept_sweep(ship, job);
 	accept_figures(ship, job);
+	if (ship->pause_told) {
+		ship->pause_told = false;
+		ship->pause_due = job->reopened;
+	} else if (ship->pause_due || job->reopened) {
+		ship->pause_due = job->pause;
+		if (!job->pause)
+			flow_set_pause(ship, job->paused_at);
+	}
 	if (job->roomy)
 		ship->shrink_at = flow_now(ship) + SHRINK_PATIENCE;
 	if (job->shrink)
@@ -480,13 +497,14 @@ bool claim_is_full(const struct ship *ship)
  * room. */
 static bool may_build(const struct ship *ship)
 {
-	return !ship->stopping && !flow_has_hands_full(ship) &&
+	return !ship->stopping && ship->paused_at < 0 && !flow_has_hands_full(ship) &&
 	       ship->breaker.state == DESTINATION_UP && memory_room(ship) >= ship->need;
 }
 
 unsigned claim_room(const struct ship *ship)
 {
-	if (ship->stopping || ship->storage == SPOOL_FULL || ship->storage == SPOOL_IO ||
+	if (ship->stopping || ship->paused_at >= 0 || !ship->pause_known ||
+	    ship->storage == SPOOL_FULL || ship->storage == SPOOL_IO ||
 	    ship->storage == SPOOL_DENIED)
 		return 0;
 	const struct item *first = ship->roster.ready.first != NULL ? ship->roster.ready.first : ship->roster.cold.first;
@@ -563,7 +581,8 @@ static void prepare_tried(struct ship *ship, const struct app *app)
 /* A held app whose probe is due, or APP_PLACES. */
 size_t claim_app_to_probe(const struct ship *ship)
 {
-	if (ship->stopping || ship->roster.ready.count + ship->roster.cold.count > WINDOW)
+	if (ship->stopping || ship->paused_at >= 0 ||
+	    ship->roster.ready.count + ship->roster.cold.count > WINDOW)
 		return APP_PLACES;
 	bool alive = ship->breaker.state == DESTINATION_UP ||
 	             (ship->roster.ready.count + ship->roster.cold.count == 0 && claim_room(ship) > 0);
@@ -629,6 +648,37 @@ static void prepare_scan(struct ship *ship)
 	ship->scan_app = job->app;
 }
 
+/* Written when something may have changed, at most every METRICS_PACE, and at the end. */
+bool claim_metrics_due(const struct ship *ship)
+{
+	return ship->metrics_wanted && ship->config->metrics_file != NULL &&
+	       (flow_now(ship) >= ship->metrics_at || (ship->stopping && ship->roster.flying.count == 0 &&
+	                                               ship->verdict_count == 0));
+}
+
+static void prepare_metrics(struct ship *ship)
+{
+	ship->job->metrics = NULL;
+	if (!claim_metrics_due(ship))
+		return;
+	ship->metrics_wanted = false;
+	ship->metrics_at = flow_now(ship) + METRICS_PACE;
+	ship_report(ship, &ship->metrics.report);
+	ship->metrics.running = !ship->stopping;
+	ship->job->metrics = &ship->metrics;
+}
+
+static void metrics_written(struct ship *ship, const struct job *job)
+{
+	if (job->metrics == NULL || strcmp(ship->metrics_error, ship->metrics.error) == 0)
+		return;
+	memcpy(ship->metrics_error, ship->metrics.error, sizeof ship->metrics_error);
+	if (ship->metrics_error[0] != '\0')
+		flow_say(ship, LOG_WARNING, "%s", ship->metrics_error);
+	else
+		flow_say(ship, LOG_INFO, "the metrics are written again");
+}
+
 bool claim_is_idle(const struct ship *ship)
 {
 	const struct roster *roster = &ship->roster;
@@ -669,6 +719,8 @@ void claim_next(struct ship *ship)
 	             ship->roster.hungry == NULL;
 	job->touch = ship->storage != SPOOL_OK;
 	job->limits = ship->limits_due;
+	job->pause = ship->pause_due;
+	prepare_metrics(ship);
 	job->shrink = claim_is_idle(ship) && flow_now(ship) >= ship->shrink_at;
 	if (job->shrink)
 		ship->shrink_at = INT64_MAX;
@@ -681,7 +733,8 @@ void claim_next(struct ship *ship)
 	if (job->sweep)
 		ship->sweep_at = INT64_MAX;
 	if (!settles && job->load_count == 0 && job->scan == SCAN_NOTHING && !job->touch &&
-	    !job->limits && !job->shrink && !job->sweep && !job->figures)
+	    !job->limits && !job->pause && !job->shrink && !job->sweep && !job->figures &&
+	    job->metrics == NULL)
 		return;
 	ship->working = true;
 	ship->world.work(ship->world.self, job);

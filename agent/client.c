@@ -50,9 +50,12 @@ end:
 
 bool client_ask(const char *path, enum client_request request, struct report *report)
 {
-	const char *words = request == CLIENT_FORGET    ? "forget\n"
-	                    : request == CLIENT_TRY_NOW ? "try\n"
-	                                                : "status\n";
+	static const char *const requests[] = {
+		[CLIENT_STATUS] = "status\n", [CLIENT_TRY_NOW] = "try\n",
+		[CLIENT_FORGET] = "forget\n", [CLIENT_PAUSE] = "pause\n",
+		[CLIENT_RESUME] = "resume\n"
+	};
+	const char *words = requests[request];
 	bool answered = false;
 	char *answer = NULL;
 	size_t size = 0;

@@ -11,7 +11,9 @@
 enum client_request {
 	CLIENT_STATUS,
 	CLIENT_TRY_NOW,
-	CLIENT_FORGET /* likewise, and records that it had read are read again */
+	CLIENT_FORGET, /* likewise, and records that it had read are read again */
+	CLIENT_PAUSE,  /* nothing is sent until */
+	CLIENT_RESUME
 };
 
 /* Sends the request to the agent of the spool at `path` and reads its report.

@@ -39,17 +39,18 @@ enum section {
 	SECTION_RETRY,
 	SECTION_LOG,
 	SECTION_NOTIFY,
+	SECTION_METRICS,
 	SECTION_COUNT
 };
 
 static const char *const section_names[SECTION_COUNT] = {
 	[SECTION_ENDPOINT] = "endpoint", [SECTION_APP] = "app",     [SECTION_FORMAT] = "format",
 	[SECTION_SPOOL] = "spool",       [SECTION_RETRY] = "retry", [SECTION_LOG] = "log",
-	[SECTION_NOTIFY] = "notify",
+	[SECTION_NOTIFY] = "notify",     [SECTION_METRICS] = "metrics",
 };
 
 #define SECTIONS_IN_WORDS \
-	"[endpoint], [app NAME], [format NAME], [spool], [retry], [log] and [notify]"
+	"[endpoint], [app NAME], [format NAME], [spool], [retry], [log], [notify] and [metrics]"
 
 enum value_kind {
 	VALUE_DURATION,  /* int64_t, ms */
@@ -61,6 +62,7 @@ enum value_kind {
 	VALUE_PROXY,
 	VALUE_FILE,      /* may be empty: none */
 	VALUE_PATH,
+	VALUE_OUTPUT,    /* likewise, or empty: none */
 	VALUE_KEY,
 	VALUE_KEY_FILE,
 	VALUE_VERSION,
@@ -135,6 +137,9 @@ static const struct key keys[] = {
 	  365 * DAY, "0 or 1s to 365d, such as 1h" },
 	{ SECTION_NOTIFY, "command", VALUE_COMMAND, offsetof(struct config, notify_command), 0, 0,
 	  "a command as one would type it into a shell, or nothing at all" },
+	{ SECTION_METRICS, "file", VALUE_OUTPUT, offsetof(struct config, metrics_file), 0, 0,
+	  "nothing at all, or an absolute path such as "
+	  "/var/lib/prometheus/node-exporter/reconify.prom" },
 };
 #define KEY_COUNT (sizeof(keys) / sizeof(keys[0]))
 
@@ -316,7 +321,7 @@ static bool set_value(struct parser *parser, const struct key *key, const char *
 	int64_t number;
 
 	if (*value == '\0' && key->kind != VALUE_PROXY && key->kind != VALUE_FILE &&
-	    key->kind != VALUE_COMMAND)
+	    key->kind != VALUE_COMMAND && key->kind != VALUE_OUTPUT)
 		return fail(parser,
 		            "%s has no value; right would be %s (or no such line, for the default)",
 		            key->name, key->right);
@@ -346,6 +351,10 @@ static bool set_value(struct parser *parser, const struct key *key, const char *
 		if (*value == '\0')
 			return true;
 		break;
+	case VALUE_OUTPUT:
+		if (*value == '\0')
+			return true;
+		__attribute__((fallthrough));
 	case VALUE_PATH:
 		if (*value != '/')
 			return refuse(parser, key,
@@ -918,6 +927,7 @@ static char *value_in_words(const struct key *key, const void *place)
 	case VALUE_PROXY:
 	case VALUE_FILE:
 	case VALUE_PATH:
+	case VALUE_OUTPUT:
 	case VALUE_KEY:
 	case VALUE_KEY_FILE:
 	case VALUE_VERSION:
@@ -1036,5 +1046,6 @@ void config_free(struct config *config)
 	free(config->spool_path);
 	free(config->origins);
 	wipe(config->notify_command);
+	free(config->metrics_file);
 	free(config);
 }

@@ -54,6 +54,7 @@ struct config {
 	enum config_log_format log_format;
 	int64_t log_summary;  /* ms between two lines while something is wrong; 0: none */
 	char *notify_command; /* NULL: none. It may hold somebody's token: never shown */
+	char *metrics_file; /* for node_exporter; NULL: none */
 	struct config_app apps[CONFIG_APPS_MAX]; /* apps[0] is "default", always there */
 	size_t app_count;
 	struct config_format formats[CONFIG_FORMATS_MAX];

@@ -18,6 +18,7 @@
 #include "agent/lock.h"
 #include "agent/log.h"
 #include "agent/loop.h"
+#include "agent/pause.h"
 #include "agent/ship.h"
 #include "agent/status.h"
 
@@ -296,7 +297,9 @@ static int conclude(const struct drain *drain, const struct report *report)
 	              after.waiting);
 	if (!left && dead <= 0)
 		return EX_OK;
-	if (left && report->state != DESTINATION_UP)
+	if (left && report->state == DESTINATION_PAUSED)
+		(void)fprintf(stderr, "reconify-agent: paused: %s\n", report->reason);
+	else if (left && report->state != DESTINATION_UP)
 		(void)fprintf(stderr, "reconify-agent: the endpoint is %s: %s\n",
 		              report_state_name(report->state), report->reason);
 	for (size_t i = 0; left && i < report->app_count; i++)
@@ -319,6 +322,18 @@ static int conclude(const struct drain *drain, const struct report *report)
 	return left && report->storage[0] != '\0' && !report->locked ? EX_IOERR : EX_TEMPFAIL;
 }
 
+/* Says that a person wants nothing to be sent, where it is so. */
+static int need_no_pause(struct spool *spool, const char *path)
+{
+	int64_t since;
+	if (pause_read(spool, &since) != SPOOL_OK)
+		return complain(status_exit_code(spool_last_error(spool)->status),
+		                spool_last_error(spool)->sentence, "");
+	return since < 0 ? EX_OK
+	                 : complain(EX_TEMPFAIL, path, ": paused, nothing was sent: "
+	                            "'reconify-agent resume' lets it go on");
+}
+
 /* Beside a running agent: that one ships, this one looks on. */
 static int watch_agent(const struct drain *drain, const struct config *config, int64_t wait)
 {
@@ -335,7 +350,7 @@ static int watch_agent(const struct drain *drain, const struct config *config, i
 		if (!client_ask(config->spool_path, CLIENT_STATUS, &report))
 			return complain(EX_TEMPFAIL, config->spool_path,
 			                ": the agent of this spool has ended; try again");
-		if (report.quiet && monotonic_ms() >= end)
+		if (report.quiet && (report.state == DESTINATION_PAUSED || monotonic_ms() >= end))
 			break;
 		if (monotonic_ms() >= second) {
 			show_progress((void *)(uintptr_t)drain);
@@ -375,6 +390,13 @@ int daemon_drain(const struct daemon_call *call, struct config *config, bool pro
 		goto end;
 	}
 	drain.last_id = drain.before.last_id;
+	code = need_no_pause(drain.watch, config->spool_path);
+	if (code != EX_OK) {
+		spool_close(spool);
+		if (holder == 0)
+			lock_release(&lock);
+		goto end;
+	}
 	if (holder != 0) {
 		code = watch_agent(&drain, config, wait);
 		goto end;

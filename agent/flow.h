@@ -7,6 +7,7 @@
 
 #include "agent/breaker.h"
 #include "agent/events.h"
+#include "agent/rate.h"
 #include "agent/roster.h"
 #include "agent/ship.h"
 
@@ -112,7 +113,8 @@ struct ship {
 	int64_t damaged_from, damaged_to;
 
 	char reason[REPORT_REASON_SIZE]; /* why the destination is not up */
-	int64_t since, last_delivered_at;
+	int64_t since, last_delivered_at, started_at;
+	struct rate rate; /* of what was delivered and is settled */
 	int64_t shrink_at; /* when to give free space back, INT64_MAX: there is none */
 	int64_t sweep_at;  /* when what was kept long enough is looked for, INT64_MAX: nothing is kept */
 	int64_t swept;     /* dead letters that went since that was last said */
@@ -121,6 +123,15 @@ struct ship {
 	int64_t figures_at;     /* but they are not read again before this time */
 	struct events_told told;
 	bool proven;            /* the destination was seen to work */
+	int64_t paused_at; /* by a person, ms since 1970; -1: not */
+	bool pause_known;  /* before that nothing is posted */
+	bool pause_due;    /* it is to be read (again) */
+	bool pause_told;   /* what the job that runs reads about it is old */
+	/* Only where a file of metrics is configured. */
+	struct metrics_file metrics;
+	bool metrics_wanted;      /* something may have changed since they were written, */
+	int64_t metrics_at;       /* which is not to be again before; monotonic ms */
+	char metrics_error[640];
 	bool limits_due; /* a reload may have changed them */
 	uint64_t news;   /* how often the report has changed */
 	bool report_due; /* the state changed and is not written down yet */
@@ -154,6 +165,9 @@ static inline bool flow_tells(const struct ship *ship)
 /* One sentence for the log. */
 void flow_say(const struct ship *ship, enum config_log_level level, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
+
+/* Nothing is to be sent from now on, since that time; -1: records go out again. */
+void flow_set_pause(struct ship *ship, int64_t since);
 
 /* Room for one more verdict; never NULL. */
 struct verdict_note *flow_new_verdict(struct ship *ship);
@@ -197,6 +211,9 @@ bool claim_is_full(const struct ship *ship);
 
 /* True when there is time for what can wait: nothing is to be sent or settled. */
 bool claim_is_idle(const struct ship *ship);
+
+/* True when the file of metrics is to be written now. */
+bool claim_metrics_due(const struct ship *ship);
 
 /* How many more may be posted now. */
 unsigned claim_room(const struct ship *ship);

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agent/pause.h"
+
 static const struct payload_fault fault_too_big = {
 	"too-big", "the record is larger than max_record"
 };
@@ -332,7 +334,7 @@ static bool follow_path(struct job *job, struct spool **spool, const char *path)
 		job->read = job->error.status;
 		return false;
 	}
-	job->reopened = job->limits = true;
+	job->reopened = job->limits = job->pause = true;
 	return true;
 }
 
@@ -374,11 +376,17 @@ void job_run(struct job *job, struct spool **spool, const char *path)
 		if (job->has_swept && job->swept.dead + job->swept.receipts > 0)
 			job->roomy = job->roomy || spool_has_room(*spool);
 	}
-	if (job->load_count == 0 && job->scan == SCAN_NOTHING && !job->touch && !job->figures)
+	if (job->metrics != NULL)
+		metrics_file_write(job->metrics, job->config, *spool);
+	if (job->load_count == 0 && job->scan == SCAN_NOTHING && !job->touch &&
+	    !job->figures && !job->pause)
 		return;
 	job->read = spool_begin_read(*spool);
 	if (job->read == SPOOL_OK) {
-		if (job->touch)
+		if (job->pause)
+			job->read = pause_read(*spool, &job->paused_at);
+		job->pause = job->read != SPOOL_OK;
+		if (job->touch && job->read == SPOOL_OK)
 			touch(job, *spool);
 		/* Where somebody took the ledger's row away, the records still go out. */
 		if (job->figures)

@@ -7,6 +7,7 @@
 #define AGENT_JOB_H
 
 #include "agent/config.h"
+#include "agent/metrics.h"
 #include "agent/payload.h"
 #include "spool/spool.h"
 
@@ -78,6 +79,8 @@ struct job {
 	bool sweep;             /* let go of what was kept long enough */
 	bool figures;           /* read the ledger */
 	bool limits;            /* in: write down the configuration's limits; out: not done */
+	bool pause;             /* in: see whether a person paused the spool; out: not done */
+	struct metrics_file *metrics; /* NULL: not to be written now */
 	bool touch;             /* nothing else may be left to do: see whether reading works */
 	bool skip_app[APP_PLACES];
 	bool build;             /* build payloads, or only see places */
@@ -97,6 +100,7 @@ struct job {
 	bool has_ledger;          /* figures: read, and here it is */
 	struct spool_ledger ledger;
 	bool roomy;               /* settled, and the file has free space to give back */
+	int64_t paused_at;        /* `pause`: since when; -1: it is not */
 	bool reopened;            /* the file was another one: all that was known is void */
 	bool abandoned;           /* and rows of the old one, which has no name, are given up */
 	struct job_entry entries[JOB_ENTRIES];

@@ -923,6 +923,10 @@ static void serve(struct visitor *visitor)
 		ship_try_now(loop->ship);
 	else if (strcmp(visitor->request, "forget") == 0)
 		ship_forget(loop->ship);
+	else if (strcmp(visitor->request, "pause") == 0)
+		ship_set_pause(loop->ship, world_wall(NULL));
+	else if (strcmp(visitor->request, "resume") == 0)
+		ship_set_pause(loop->ship, -1);
 	ship_report(loop->ship, &report);
 	visitor->answer = report_to_json(&report);
 	if (visitor->answer == NULL) {
@@ -1105,7 +1109,8 @@ static void go_on(struct loop *loop)
 		bool finished = report.state == DESTINATION_UP && report.retrying == 0;
 		for (size_t i = 0; i < report.app_count; i++)
 			finished = finished && !report.apps[i].held;
-		if (finished || world_now(NULL) >= loop->drain_until)
+		if (finished || report.state == DESTINATION_PAUSED ||
+		    world_now(NULL) >= loop->drain_until)
 			begin_stop(loop, EX_OK);
 	}
 	if (!loop->stopping)

@@ -15,17 +15,22 @@
 #include "agent/check.h"
 #include "agent/daemon.h"
 #include "agent/list.h"
+#include "agent/metrics.h"
 #include "agent/manage.h"
+#include "agent/pause.h"
 #include "agent/payload.h"
 #include "agent/salvage.h"
+#include "agent/screen.h"
 #include "agent/select.h"
 #include "agent/status.h"
 #include "agent/transfer.h"
+#include "agent/watch.h"
 #include "spool/spool.h"
 
 struct call {
 	struct daemon_call daemon;
-	bool json, progress, keys, send, salvage;
+	bool json, progress, keys, send, salvage, prometheus;
+	int watch; /* seconds; 0: not */
 	int64_t wait;
 	struct selection selection;
 	char **arguments; /* what is not an option */
@@ -111,21 +116,80 @@ static int act_drain(const struct call *call)
 	return code == EX_OK ? daemon_drain(&call->daemon, config, call->progress, call->wait) : code;
 }
 
+#define STATUS_PATIENCE 2000 /* ms for counting rows, and */
+#define WATCH_PATIENCE 300   /* where it is done again and again */
+
+struct status_view {
+	const struct call *call;
+	const struct config *config;
+	const char *options;
+};
+
+static int print_status(void *context, FILE *out)
+{
+	const struct status_view *view = context;
+	struct status status;
+	struct spool_error error;
+	int code = status_collect(view->config, view->call->watch > 0 ? WATCH_PATIENCE : STATUS_PATIENCE,
+	                          &status, &error);
+	if (code != EX_OK)
+		return complain(code, error.sentence);
+	status.options = view->options;
+	if (view->call->json)
+		return status_print_json(&status, out) ? EX_OK : complain(EX_OSERR, "no memory");
+	if (view->call->prometheus) {
+		const struct metrics metrics = { .config = view->config, .ledger = &status.ledger,
+			                         .report = &status.report, .running = status.running,
+			                         .live = status.live };
+		metrics_print(&metrics, out);
+		return EX_OK;
+	}
+	struct screen screen = screen_for(STDOUT_FILENO);
+	screen_print(&screen, &status, out);
+	return EX_OK;
+}
+
+/* The common options as they were given, for commands that a person is to copy. */
+static char *given_options(const struct call *call)
+{
+	const char *names[] = { "config", "spool" };
+	const char *values[] = { call->daemon.config_file, call->daemon.spool_path };
+	char *text = NULL;
+	size_t size = 0;
+	FILE *out = open_memstream(&text, &size);
+	if (out == NULL)
+		return NULL;
+	for (size_t i = 0; i < 2; i++) {
+		if (values[i] == NULL)
+			continue;
+		bool plain = values[i][strspn(values[i], "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTU"
+		                              "VWXYZ0123456789._/@%+=:,-")] == '\0';
+		(void)fprintf(out, plain ? " --%s " : " --%s '", names[i]);
+		for (const char *at = values[i]; *at != '\0'; at++)
+			(void)fprintf(out, *at == '\'' ? "'\\''" : "%c", *at);
+		(void)fputs(plain ? "" : "'", out);
+	}
+	if (fclose(out) == 0)
+		return text;
+	free(text);
+	return NULL;
+}
+
 static int act_status(const struct call *call)
 {
 	struct config *config;
-	struct status status;
-	struct spool_error error;
 	int code = configure(call, &config);
 	if (code != EX_OK)
 		return code;
-	code = status_collect(config, 2000, &status, &error);
-	if (code != EX_OK)
-		(void)complain(code, error.sentence);
-	else if (!call->json)
-		status_print(&status, stdout);
-	else if (!status_print_json(&status, stdout))
-		code = complain(EX_OSERR, "no memory");
+	if (call->prometheus && (call->json || call->watch > 0)) {
+		config_free(config);
+		return complain(EX_USAGE, "status: --prometheus goes with neither --json nor --watch");
+	}
+	char *options = given_options(call);
+	struct status_view view = { call, config, options != NULL ? options : "" };
+	code = call->watch > 0 ? watch_run(call->watch, !call->json, print_status, &view)
+	                       : print_status(&view, stdout);
+	free(options);
 	config_free(config);
 	return code;
 }
@@ -382,6 +446,30 @@ static int act_import(const struct call *call)
 	return with_spool(call, SPOOL_WORK, import);
 }
 
+static int pause_spool(const struct call *call, const struct config *config,
+                       struct spool *spool)
+{
+	(void)call;
+	return pause_begin(config, spool);
+}
+
+static int act_pause(const struct call *call)
+{
+	return with_spool(call, SPOOL_WORK, pause_spool);
+}
+
+static int resume_spool(const struct call *call, const struct config *config,
+                        struct spool *spool)
+{
+	(void)call;
+	return pause_end(config, spool);
+}
+
+static int act_resume(const struct call *call)
+{
+	return with_spool(call, SPOOL_WORK, resume_spool);
+}
+
 #define FILTERS "abouS"
 #define FILTERS_HELP                                                                        \
 	"  --app NAME     of this app\n"                                                      \
@@ -411,12 +499,19 @@ static const struct command commands[] = {
 	  "Each record is tried at least once, as far as the endpoint can be reached.\n"
 	  "Exit 0: all delivered; 75: something is left, dead or held, with the reason. Beside a\n"
 	  "running agent: wakes that one, and watches.\n" },
-	{ "status", act_status, "j", "", "what waits, since when, what happens next and why",
-	  "  --json         one JSON object, for programs\n"
-	  "Answers whether the agent runs or not.\n" },
+	{ "status", act_status, "jMW", "", "whether all is well; if not, why and what to do",
+	  "  --json             one JSON object, for programs\n"
+	  "  --prometheus       metrics in Prometheus's text format\n"
+	  "  --watch [SECONDS]  again every 2 s, or so many (1 to 3600), in place; q ends it\n"
+	  "Answers whether the agent runs or not. The first line is the verdict.\n" },
+	{ "pause", act_pause, "", "", "sends nothing until resume",
+	  "A running agent stops at once; what is under way ends. Inserts go on being accepted.\n"
+	  "It holds over restarts, and 'status' says so with its time. A drain then exits 75.\n" },
+	{ "resume", act_resume, "", "", "lets a paused spool go on, and tries everything now", "" },
 	{ "list", act_list, "dDjlr" FILTERS, "", "the records that wait, or the dead letters",
 	  "  --dead         dead letters, with the reason\n"
-	  "  --delivered    what was delivered, where [spool] keep_delivered keeps receipts\n" FILTERS_HELP REASON_HELP
+	  "  --delivered    what was delivered, where [spool] keep_delivered keeps receipts\n"
+	  FILTERS_HELP REASON_HELP
 	  "  --limit N      the first N\n"
 	  "  --json         one JSON object a record\n"
 	  "One line a record, without its texts and who the user is: 'show ID' has them. AGE is\n"
@@ -544,6 +639,15 @@ static int perform_with(const struct command *command, struct call *call)
 	return code;
 }
 
+static bool parse_seconds(const char *text, int *seconds)
+{
+	int64_t number = 2;
+	if (text != NULL && (!selection_parse_id(text, &number) || number < 1 || number > 3600))
+		return false;
+	*seconds = (int)number;
+	return true;
+}
+
 static int perform(const struct command *command, int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -554,6 +658,8 @@ static int perform(const struct command *command, int argc, char **argv)
 		{ "salvage", no_argument, NULL, 'v' },
 		{ "app", required_argument, NULL, SELECT_APP },
 		{ "all", no_argument, NULL, SELECT_ALL },
+		{ "prometheus", no_argument, NULL, 'M' },
+		{ "watch", optional_argument, NULL, 'W' },
 		{ "before", required_argument, NULL, SELECT_BEFORE },
 		{ "dead", no_argument, NULL, SELECT_DEAD },
 		{ "delivered", no_argument, NULL, SELECT_DELIVERED },
@@ -604,6 +710,18 @@ static int perform(const struct command *command, int argc, char **argv)
 			break;
 		case 'v':
 			call.salvage = true;
+			break;
+		case 'M':
+			call.prometheus = true;
+			break;
+		case 'W':
+			/* Its value may stand apart, as that of other options does. */
+			if (optarg == NULL && optind < argc && strspn(argv[optind], "0123456789") > 0)
+				optarg = argv[optind++];
+			if (!parse_seconds(optarg, &call.watch)) {
+				(void)complain(EX_USAGE, "--watch: SECONDS is a whole number from 1 to 3600");
+				return misuse(command);
+			}
 			break;
 		default:
 			wrong = selection_take(&call.selection, letter, optarg, wall_ms());

@@ -13,6 +13,8 @@ static const char *const state_names[] = {
 	[DESTINATION_UNCONFIGURED] = "unconfigured",
 };
 
+const char report_paused[] = "a person paused it; 'reconify-agent resume' lets it go on";
+
 const char *report_state_name(enum destination_state state)
 {
 	return state_names[state];
@@ -32,6 +34,8 @@ void report_sentence(const struct report *report, char *into, size_t size)
 	else if (report->state == DESTINATION_HELD)
 		(void)snprintf(into, size, "the endpoint is held, records wait until this is put right: %s",
 		               report->reason);
+	else if (report->state == DESTINATION_PAUSED)
+		(void)snprintf(into, size, "paused, nothing is sent: %s", report_paused);
 	else if (report->state != DESTINATION_UP)
 		(void)snprintf(into, size, "%s", state_names[report->state]);
 	else if (held != NULL)
@@ -44,7 +48,7 @@ void report_sentence(const struct report *report, char *into, size_t size)
 /* One table for both directions, so that they cannot drift apart. */
 #define NUMBERS(each)                                                                  \
 	each(as_of) each(since) each(next_try_at) each(last_delivered_at) each(failures)   \
-	each(in_flight) each(retrying) each(retrying_id) each(retrying_attempts)           \
+	each(started_at) each(delivered_10s) each(delivered_60s) each(in_flight) each(retrying) each(retrying_id) each(retrying_attempts)           \
 	each(damaged_from) each(damaged_to)
 #define TEXTS(each) each(reason) each(retrying_reason) each(storage)
 

@@ -40,6 +40,8 @@ struct report {
 	int64_t since;                   /* of this state */
 	int64_t next_try_at;
 	int64_t last_delivered_at;
+	int64_t started_at;
+	int64_t delivered_10s, delivered_60s; /* records, in the last 10 and 60 s */
 	unsigned failures;               /* tries that failed since it went down */
 	int64_t in_flight;
 	int64_t retrying;                /* records that fail by themselves */
@@ -56,6 +58,9 @@ struct report {
 	struct report_app apps[REPORT_APPS_MAX];
 	size_t app_count;
 };
+
+/* Why nothing is sent while a person wants it so. */
+extern const char report_paused[];
 
 /* "up", "down", "held", "paused" or "unconfigured". */
 const char *report_state_name(enum destination_state state);

@@ -751,12 +751,14 @@ static void set_alarm(struct ship *ship)
 	} else if (ship->verdict_count > 0 || ship->report_due) {
 		at = ship->settle_due;
 	}
-	if (!ship->stopping && ship->storage == SPOOL_BUSY && ship->roster.ready.first != NULL &&
+	bool sends = !ship->stopping && ship->paused_at < 0;
+	if (sends && ship->storage == SPOOL_BUSY && ship->roster.ready.first != NULL &&
 	    ship->roster.flying.count == 0)
 		at = flow_least(at, breaker_next_try(&ship->breaker, ship->roster.ready.first->id !=
 		                                                             ship->breaker.witness));
 	if (!ship->stopping && ship->storage == SPOOL_OK) {
-		at = flow_least(at, ship->next_due);
+		if (sends)
+			at = flow_least(at, ship->next_due);
 		if (!ship->working)
 			at = flow_least(at, ship->sweep_at);
 		if (!ship->working && ship->figures_due && flow_tells(ship))
@@ -767,14 +769,17 @@ static void set_alarm(struct ship *ship)
 			at = flow_least(at, ship->look_again_at);
 		const struct item *first =
 			ship->roster.ready.first != NULL ? ship->roster.ready.first : ship->roster.cold.first;
-		if (first != NULL && ship->roster.flying.count == 0 && !ship->working)
+		if (sends && first != NULL && ship->roster.flying.count == 0 && !ship->working)
 			at = flow_least(at, breaker_next_try(&ship->breaker,
 			                                first->id != ship->breaker.witness));
-		for (size_t i = 0; i < APP_PLACES; i++)
+		for (size_t i = 0; sends && i < APP_PLACES; i++)
 			if (ship->apps[i].held && ship->apps[i].more_from != INT64_MAX &&
 			    ship->apps[i].probe_due > time)
 				at = flow_least(at, ship->apps[i].probe_due);
 	}
+	if (!ship->working && ship->metrics_wanted && ship->config->metrics_file != NULL &&
+	    ship->storage == SPOOL_OK)
+		at = flow_least(at, ship->metrics_at);
 	/* Whatever is due already waits for something else, which will pump. */
 	if (at <= time)
 		at = time + 1;
@@ -847,6 +852,31 @@ static void pump(struct ship *ship)
 	set_alarm(ship);
 }
 
+/* --- Pausing ------------------------------------------------------------ */
+
+static void unload_if_ready(struct ship *ship, struct item *item)
+{
+	if (item->state != READY)
+		return;
+	roster_unload(&ship->roster, item);
+	roster_move(&ship->roster, item, COLD);
+}
+
+void flow_set_pause(struct ship *ship, int64_t since)
+{
+	bool news = (ship->paused_at >= 0) != (since >= 0);
+	ship->pause_known = true;
+	if (!news)
+		return;
+	ship->paused_at = since;
+	ship->report_due = true;
+	if (since >= 0)
+		for_each_item(ship, unload_if_ready); /* it may last: memory is given back */
+	flow_say(ship, LOG_INFO, since >= 0 ? "paused by a person: nothing is sent until "
+	         "'reconify-agent resume'; what is on its way ends"
+	                                    : "no longer paused: records are sent again");
+}
+
 /* --- From outside ------------------------------------------------------- */
 
 static void set_apps(struct ship *ship)
@@ -896,10 +926,11 @@ struct ship *ship_new(const struct config *config, const struct ship_world *worl
 	ship->look_again_at = flow_now(ship) + LOOK_AGAIN;
 	ship->sweep_at = flow_now(ship); /* perhaps something is due since yesterday */
 	ship->last_delivered_at = -1;
-	ship->since = world->wall(world->self);
-	ship->report_due = ship->figures_due = true;
 	if (options->told != NULL && config->notify_command != NULL)
 		events_told_from_json(options->told, &ship->told);
+	ship->since = ship->started_at = world->wall(world->self);
+	ship->report_due = ship->figures_due = ship->pause_due = true;
+	ship->paused_at = -1;
 	ship->careful = options->careful ? CAREFUL_RECORDS : 0;
 	ship->last_id = options->last_id;
 	if (options->condemned != NULL)
@@ -921,13 +952,14 @@ void ship_free(struct ship *ship)
 	free(ship->verdicts);
 	free(ship->changes);
 	free(ship->skips);
+	metrics_file_close(&ship->metrics);
 	free(ship->job);
 	free(ship);
 }
 
 void ship_wake(struct ship *ship)
 {
-	ship->more = ship->figures_due = true;
+	ship->more = ship->figures_due = ship->metrics_wanted = true;
 	pump(ship);
 }
 
@@ -952,6 +984,17 @@ void ship_try_now(struct ship *ship)
 	ship->frontier = SPOOL_FIRST_ID; /* a person may have put rows back under old ids */
 	ship->more = true;
 	pump(ship);
+}
+
+void ship_set_pause(struct ship *ship, int64_t since)
+{
+	ship->pause_told = ship->working;
+	ship->pause_due = false;
+	flow_set_pause(ship, since);
+	if (since < 0)
+		ship_try_now(ship);
+	else
+		pump(ship);
 }
 
 void ship_forget(struct ship *ship)
@@ -980,6 +1023,7 @@ void ship_worked(struct ship *ship, struct job *job)
 void ship_stop(struct ship *ship)
 {
 	ship->stopping = true;
+	ship->metrics_wanted = true;
 	ship->report_due = true; /* the last word, for `status` when nobody runs */
 	pump(ship);
 }
@@ -987,13 +1031,15 @@ void ship_stop(struct ship *ship)
 bool ship_is_stopped(const struct ship *ship)
 {
 	return !ship->working && ship->roster.flying.count == 0 && ship->verdict_count == 0 &&
-	       !ship->report_due;
+	       !ship->report_due && !claim_metrics_due(ship);
 }
 
 bool ship_is_quiet(const struct ship *ship)
 {
 	if (ship->working || ship->roster.flying.count > 0 || ship->verdict_count > 0)
 		return false;
+	if (ship->paused_at >= 0)
+		return true;
 	if (ship->breaker.state != DESTINATION_UP)
 		return ship->breaker.state == DESTINATION_HELD ||
 		       ship->breaker.failures >= DRAIN_PROBES ||
@@ -1026,6 +1072,9 @@ bool ship_reload(struct ship *ship, const struct config *config)
 	ship->generation++;
 	ship->config = config;
 	set_limits(ship);
+	metrics_file_close(&ship->metrics); /* it may be another file */
+	ship->metrics_wanted = true;
+	ship->metrics_at = flow_now(ship);
 	/* Before the apps change their places; and payloads hold keys: all that is not on
 	 * its way is built anew. */
 	for_each_item(ship, forget_if_idle);
@@ -1043,7 +1092,7 @@ bool ship_reload(struct ship *ship, const struct config *config)
 	ship->figures_due = true;
 	if (config->notify_command == NULL)
 		ship->told = (struct events_told){ .endpoint = false };
-	ship->report_due = ship->limits_due = true;
+	ship->report_due = ship->limits_due = ship->pause_due = true;
 	pump(ship);
 	return true;
 }
@@ -1083,6 +1132,9 @@ void ship_report(const struct ship *ship, struct report *report)
 		.since = ship->since,
 		.next_try_at = -1,
 		.last_delivered_at = ship->last_delivered_at,
+		.started_at = ship->started_at,
+		.delivered_10s = rate_sum(&ship->rate, flow_now(ship), 10),
+		.delivered_60s = rate_sum(&ship->rate, flow_now(ship), 60),
 		.failures = ship->breaker.failures,
 		.in_flight = (int64_t)ship->roster.flying.count,
 		.locked = ship->storage == SPOOL_BUSY,
@@ -1098,6 +1150,12 @@ void ship_report(const struct ship *ship, struct report *report)
 		report->next_try_at = to_wall(ship, breaker_next_try(&ship->breaker, false));
 	else if (ship->next_due != INT64_MAX)
 		report->next_try_at = to_wall(ship, ship->next_due);
+	if (ship->paused_at >= 0) {
+		report->state = DESTINATION_PAUSED;
+		report->since = ship->paused_at;
+		report->next_try_at = -1;
+		(void)snprintf(report->reason, sizeof report->reason, "%s", report_paused);
+	}
 	for (const struct item *item = ship->roster.waiting.first; item != NULL; item = item->next) {
 		report->retrying++;
 		if (report->retrying_id != 0)

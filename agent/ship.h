@@ -80,6 +80,10 @@ void ship_wake(struct ship *ship);
 /* A person, or the network's return, asks to try everything now. */
 void ship_try_now(struct ship *ship);
 
+/* A person paused the spool at that time (ms since 1970), or (-1) lets it go on: what is
+ * on its way ends, and nothing else is posted. Both stand in the spool already. */
+void ship_set_pause(struct ship *ship, int64_t since);
+
 /* A person took records away: whatever was read before is read again, or is gone, so
  * that nothing is sent from memory but what is on its way already. Then likewise. */
 void ship_forget(struct ship *ship);

@@ -9,7 +9,9 @@
 #include <time.h>
 
 #include "agent/client.h"
+#include "agent/findings.h"
 #include "agent/lock.h"
+#include "agent/pause.h"
 #include "agent/words.h"
 
 int status_exit_code(enum spool_status status)
@@ -59,10 +61,27 @@ static void report_from_config(const struct config *config, struct report *repor
 	}
 }
 
+/* Where no agent speaks, the spool itself says whether it is paused. */
+static void apply_pause(struct status *status, int64_t since)
+{
+	struct report *report = &status->report;
+	if (since >= 0) {
+		report->state = DESTINATION_PAUSED;
+		report->since = since;
+		(void)snprintf(report->reason, sizeof report->reason, "%s", report_paused);
+	} else if (report->state == DESTINATION_PAUSED) {
+		report->state = DESTINATION_UP;
+		report->since = -1;
+		report->reason[0] = '\0';
+	}
+}
+
 int status_collect(const struct config *config, int patience, struct status *status,
                    struct spool_error *error)
 {
-	*status = (struct status){ .spool_path = config->spool_path };
+	*status = (struct status){ .spool_path = config->spool_path, .options = "",
+		                   .config_file = config->file != NULL ? config->file
+		                                                       : CONFIG_DEFAULT_FILE };
 	struct timespec time;
 	if (clock_gettime(CLOCK_REALTIME, &time) == 0)
 		status->now = (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
@@ -70,11 +89,15 @@ int status_collect(const struct config *config, int patience, struct status *sta
 	if (spool == NULL)
 		return status_exit_code(error->status);
 	enum spool_status read = spool_read_ledger(spool, patience, &status->ledger);
-	char *note = spool_note(spool, "report"), *lost = spool_note(spool, "lost");
+	char *lost = spool_note(spool, "lost");
 	status->lost = lost != NULL ? strtoll(lost, NULL, 10) : 0;
 	free(lost);
+	int64_t paused_at = -1;
+	if (read == SPOOL_OK)
+		read = pause_read(spool, &paused_at);
 	if (read != SPOOL_OK)
 		*error = *spool_last_error(spool);
+	char *note = spool_note(spool, "report");
 	spool_close(spool);
 
 	pid_t holder = lock_holder(config->spool_path);
@@ -85,183 +108,29 @@ int status_collect(const struct config *config, int patience, struct status *sta
 	status->reported = status->live || (note != NULL && report_from_json(note, &status->report));
 	if (!status->reported)
 		report_from_config(config, &status->report);
+	if (!status->live)
+		apply_pause(status, paused_at);
 	free(note);
 	return status_exit_code(read);
 }
 
-/* --- In words ----------------------------------------------------------- */
-
-#define SPAN_SIZE 48
-
-static const char *span(int64_t ms, char into[SPAN_SIZE])
-{
-	int64_t seconds = ms > 0 ? ms / 1000 : 0;
-	if (seconds < 60)
-		(void)snprintf(into, SPAN_SIZE, "%" PRId64 " s", seconds);
-	else if (seconds < 3600)
-		(void)snprintf(into, SPAN_SIZE, "%" PRId64 " min %" PRId64 " s", seconds / 60,
-		               seconds % 60);
-	else if (seconds < 86400)
-		(void)snprintf(into, SPAN_SIZE, "%" PRId64 " h %" PRId64 " min", seconds / 3600,
-		               seconds % 3600 / 60);
-	else
-		(void)snprintf(into, SPAN_SIZE, "%" PRId64 " days %" PRId64 " h", seconds / 86400,
-		               seconds % 86400 / 3600);
-	return into;
-}
-
-static const char *amount(int64_t bytes, char into[SPAN_SIZE])
-{
-	double value = (double)bytes;
-	const char *unit = "bytes";
-	if (bytes >= 1 << 30) {
-		value /= 1 << 30;
-		unit = "GiB";
-	} else if (bytes >= 1 << 20) {
-		value /= 1 << 20;
-		unit = "MiB";
-	} else if (bytes >= 1 << 10) {
-		value /= 1 << 10;
-		unit = "KiB";
-	}
-	(void)snprintf(into, SPAN_SIZE, bytes >= 1 << 10 ? "%.1f %s" : "%.0f %s", value, unit);
-	return into;
-}
-
-static const char *moment(int64_t at, char into[SPAN_SIZE])
-{
-	time_t seconds = (time_t)(at / 1000);
-	struct tm parts;
-	if (localtime_r(&seconds, &parts) == NULL ||
-	    strftime(into, SPAN_SIZE, "%Y-%m-%d %H:%M:%S", &parts) == 0)
-		(void)snprintf(into, SPAN_SIZE, "an unknown time");
-	return into;
-}
-
-static void print_agent(const struct status *status, FILE *out)
-{
-	char when[SPAN_SIZE];
-	(void)fprintf(out, "agent        ");
-	if (status->running && status->pid > 0)
-		(void)fprintf(out, "running (pid %ld)", (long)status->pid);
-	else if (status->running)
-		(void)fprintf(out, "running");
-	else
-		(void)fprintf(out, "not running: nothing is sent until it is started; what is inserted waits");
-	if (status->running && !status->live)
-		(void)fprintf(out, ", but does not answer: what follows is as of %s",
-		              moment(status->report.as_of, when));
-	(void)fprintf(out, "\n");
-}
-
-static void print_destination(const struct status *status, FILE *out)
+double status_rate(const struct status *status)
 {
 	const struct report *report = &status->report;
-	char since[SPAN_SIZE], wait[SPAN_SIZE], when[SPAN_SIZE];
-	int64_t last = status->live ? status->now : report->as_of; /* nobody tried since */
-	(void)fprintf(out, "destination  ");
-	switch (report->state) {
-	case DESTINATION_UP:
-		(void)fprintf(out, "up");
-		if (report->last_delivered_at > 0)
-			(void)fprintf(out, ", last delivery %s ago",
-			              span(status->now - report->last_delivered_at, since));
-		else if (status->reported)
-			(void)fprintf(out, ", nothing delivered yet since the agent's start");
-		else
-			(void)fprintf(out, " as far as is known: nothing was tried yet");
-		break;
-	case DESTINATION_DOWN:
-		(void)fprintf(out, "down for %s, %u %s failed; nothing is lost, it is retried\n"
-		              "             %s", span(last - report->since, since),
-		              report->failures, report->failures == 1 ? "try" : "tries",
-		              report->reason);
-		if (report->retrying_id != 0 && report->retrying == 0)
-			(void)fprintf(out, "\n             only record %" PRId64 " was tried: it may be the "
-			              "cause itself", report->retrying_id);
-		break;
-	case DESTINATION_HELD:
-		(void)fprintf(out, "held for %s: every record waits until this is put right\n"
-		              "             %s", span(last - report->since, since),
-		              report->reason);
-		break;
-	case DESTINATION_PAUSED:
-		(void)fprintf(out, "paused");
-		break;
-	case DESTINATION_UNCONFIGURED:
-		(void)fprintf(out, "unconfigured\n             %s", report->reason);
-		break;
-	}
-	if (!status->running && status->reported)
-		(void)fprintf(out, "\n             (as of %s, when the agent last said so)",
-		              moment(report->as_of, when));
-	if (status->running && report->next_try_at > 0)
-		(void)fprintf(out, "\nnext try     in %s, at %s",
-		              span(report->next_try_at - status->now, wait),
-		              moment(report->next_try_at, when));
-	(void)fprintf(out, "\n");
+	int64_t up = status->live ? status->now - report->started_at : 0;
+	if (up < 1000)
+		return 0;
+	if (report->delivered_10s > 0)
+		return (double)report->delivered_10s * 1000 / (double)(up < 10000 ? up : 10000);
+	return (double)report->delivered_60s * 1000 / (double)(up < 60000 ? up : 60000);
 }
 
-static void print_waiting(const struct status *status, FILE *out)
+int64_t status_backlog_gone_at(const struct status *status)
 {
-	const struct spool_ledger *ledger = &status->ledger;
-	const struct report *report = &status->report;
-	char size[SPAN_SIZE], limit[SPAN_SIZE], age[SPAN_SIZE];
-	(void)fprintf(out, "waiting      %" PRId64 " %s", ledger->waiting,
-	              ledger->waiting == 1 ? "record" : "records");
-	if (ledger->waiting > 0 && ledger->oldest_at >= 0)
-		(void)fprintf(out, ", the oldest for %s", span(status->now - ledger->oldest_at, age));
-	(void)fprintf(out, "; %s of %s used", amount(ledger->bytes, size),
-	              amount(ledger->max_spool, limit));
-	(void)fprintf(out, ", at most %s a record\n", amount(ledger->max_record, limit));
-	if (status->live && report->in_flight > 0)
-		(void)fprintf(out, "in flight    %" PRId64 "\n", report->in_flight);
-	if (status->live && report->retrying > 0)
-		(void)fprintf(out, "retrying     %" PRId64 " by itself while others go on, such as "
-		              "record %" PRId64 " (failed %u times):\n             %s\n",
-		              report->retrying, report->retrying_id, report->retrying_attempts,
-		              report->retrying_reason);
-	(void)fprintf(out, "dead         %" PRId64 "%s\n", ledger->dead_counted,
-	              ledger->dead_counted > 0 ? " (reconify-agent list --dead says why)" : "");
-	for (size_t i = 0; i < report->app_count; i++)
-		if (report->apps[i].held)
-			(void)fprintf(out, "app held     %s: %s\n", report->apps[i].name,
-			              report->apps[i].reason);
-	if (status->live && report->storage[0] != '\0')
-		(void)fprintf(out, "storage      %s\n", report->storage);
-	if (report->damaged_from > 0)
-		(void)fprintf(out, "damaged      records from id %" PRId64 " on cannot be read and are "
-		              "passed over; stop the agent, and run 'reconify-agent init --salvage'\n",
-		              report->damaged_from);
-}
-
-static void print_ledger(const struct status *status, FILE *out)
-{
-	const struct spool_ledger *ledger = &status->ledger;
-	(void)fprintf(out,
-	              "ledger       %" PRId64 " accepted = %" PRId64 " delivered + %" PRId64
-	              " dead + %" PRId64 " discarded + %" PRId64 " dropped\n"
-	              "             + %" PRId64 " purged + %" PRId64 " removed + %" PRId64
-	              " waiting%s\n",
-	              ledger->accepted, ledger->delivered, ledger->dead_counted, ledger->discarded,
-	              ledger->dropped, ledger->purged, ledger->removed, ledger->waiting,
-	              !ledger->balanced ? "" : ledger->counted ? "" : " (rows not counted: too many)");
-	if (status->lost > 0)
-		(void)fprintf(out, "             of the removed, %" PRId64 " could not be read when the "
-		              "spool was salvaged\n", status->lost);
-	if (!ledger->balanced)
-		(void)fprintf(out, "             THIS DOES NOT ADD UP: the file was changed by another "
-		              "program than the agent\n             and producers' plain statements; see "
-		              "'reconify-agent check'\n");
-}
-
-void status_print(const struct status *status, FILE *out)
-{
-	(void)fprintf(out, "spool        %s\n", status->spool_path);
-	print_agent(status, out);
-	print_destination(status, out);
-	print_waiting(status, out);
-	print_ledger(status, out);
+	double rate = status_rate(status);
+	if (status->ledger.waiting == 0 || rate <= 0 || status->report.state != DESTINATION_UP)
+		return -1;
+	return status->now + (int64_t)((double)status->ledger.waiting * 1000 / rate);
 }
 
 /* --- As JSON ------------------------------------------------------------ */
@@ -270,6 +139,42 @@ static bool add_time(cJSON *json, const char *name, int64_t at)
 {
 	return (at > 0 ? cJSON_AddNumberToObject(json, name, (double)at)
 	               : cJSON_AddNullToObject(json, name)) != NULL;
+}
+
+static bool add_findings(cJSON *json, const struct status *status)
+{
+	struct finding found[FINDINGS_MAX];
+	size_t count = findings_collect(status, found);
+	cJSON *list = NULL;
+	bool ok = cJSON_AddStringToObject(json, "verdict", count > 0
+	                                  ? finding_level_name(found[0].level) : "well") != NULL &&
+	          (list = cJSON_AddArrayToObject(json, "findings")) != NULL;
+	for (size_t i = 0; ok && i < count; i++) {
+		cJSON *item = cJSON_CreateObject();
+		ok = item != NULL &&
+		     cJSON_AddStringToObject(item, "level", finding_level_name(found[i].level)) != NULL &&
+		     cJSON_AddStringToObject(item, "code", found[i].code) != NULL &&
+		     cJSON_AddStringToObject(item, "sentence", found[i].sentence) != NULL &&
+		     cJSON_AddStringToObject(item, "advice", found[i].advice) != NULL;
+		if (!ok || !cJSON_AddItemToArray(list, item)) {
+			cJSON_Delete(item);
+			return false;
+		}
+	}
+	return ok;
+}
+
+/* null where they were too many to be told apart. */
+static bool add_reasons(cJSON *json, const struct spool_ledger *ledger)
+{
+	if (!ledger->reasons_counted)
+		return cJSON_AddNullToObject(json, "dead_by_reason") != NULL;
+	cJSON *reasons = cJSON_AddObjectToObject(json, "dead_by_reason");
+	bool ok = reasons != NULL;
+	for (size_t i = 0; ok && i < ledger->reason_count; i++)
+		ok = cJSON_AddNumberToObject(reasons, ledger->reasons[i].code,
+		                             (double)ledger->reasons[i].count) != NULL;
+	return ok;
 }
 
 bool status_print_json(const struct status *status, FILE *out)
@@ -288,7 +193,9 @@ bool status_print_json(const struct status *status, FILE *out)
 		{ "waiting_bytes", ledger->bytes },   { "max_spool", ledger->max_spool },
 		{ "max_record", ledger->max_record },
 		{ "in_flight", status->live ? report->in_flight : 0 },
-		{ "retrying", status->live ? report->retrying : 0 }
+		{ "retrying", status->live ? report->retrying : 0 },
+		{ "delivered_10s", status->live ? report->delivered_10s : 0 },
+		{ "delivered_60s", status->live ? report->delivered_60s : 0 }
 	};
 	cJSON *json = cJSON_CreateObject();
 	bool ok = json != NULL;
@@ -316,6 +223,10 @@ bool status_print_json(const struct status *status, FILE *out)
 		ok = cJSON_AddStringToObject(apps, report->apps[i].name,
 		                             report->apps[i].held ? "held" : "up") != NULL;
 	ok = ok && cJSON_AddStringToObject(json, "storage", status->live ? report->storage : "") != NULL;
+	ok = ok && add_time(json, "started_at", status->live ? report->started_at : -1) &&
+	     cJSON_AddNumberToObject(json, "rate", status_rate(status)) != NULL &&
+	     add_time(json, "backlog_gone_at", status_backlog_gone_at(status)) &&
+	     add_reasons(json, ledger) && add_findings(json, status);
 	ok = ok && words_print_json(out, json);
 	cJSON_Delete(json);
 	return ok;

@@ -13,7 +13,9 @@
 #include "spool/spool.h"
 
 struct status {
-	const char *spool_path; /* borrowed */
+	/* Borrowed, from the configuration; `options` is to be set by who wants the commands
+	 * of its advice complete: " --spool FILE", as this program was called. */
+	const char *spool_path, *config_file, *options;
 	bool running;
 	pid_t pid; /* 0: not known */
 	bool live; /* the report is of this moment; else of report.as_of */
@@ -29,8 +31,12 @@ struct status {
 int status_collect(const struct config *config, int patience, struct status *status,
                    struct spool_error *error);
 
-/* In words, for a person. */
-void status_print(const struct status *status, FILE *out);
+/* Records a second, lately: over 10 s where any were delivered in them, else over 60 s. */
+double status_rate(const struct status *status);
+
+/* When nothing waits any more at that rate, ms since 1970, if nothing further comes; -1:
+ * nobody knows, or nothing waits. */
+int64_t status_backlog_gone_at(const struct status *status);
 
 /* As one JSON object and a newline (documented in README.md). False: no memory. */
 bool status_print_json(const struct status *status, FILE *out);

@@ -589,6 +589,83 @@ static bool count_rows(struct spool *spool, const char *sql, int64_t *count)
 	return counted;
 }
 
+/* The code that a reason begins with. An import may have brought in anything. */
+static void code_of(struct text reason, char code[SPOOL_CODE_SIZE])
+{
+	size_t size = 0;
+	while (size < reason.size && reason.bytes[size] != ':')
+		size++;
+	bool ours = size > 0 && size < SPOOL_CODE_SIZE;
+	for (size_t i = 0; ours && i < size; i++)
+		ours = strchr("abcdefghijklmnopqrstuvwxyz0123456789-", reason.bytes[i]) != NULL &&
+		       reason.bytes[i] != '\0';
+	(void)snprintf(code, SPOOL_CODE_SIZE, "%.*s", ours ? (int)size : 5,
+	               ours ? reason.bytes : "other");
+}
+
+static int compare_reasons(const void *left, const void *right)
+{
+	const struct spool_reason *a = left, *b = right;
+	return a->count != b->count ? (a->count < b->count) - (a->count > b->count)
+	                            : strcmp(a->code, b->code);
+}
+
+static void count_reason(struct spool_ledger *ledger, const char *code)
+{
+	size_t at = 0;
+	while (at < ledger->reason_count && strcmp(ledger->reasons[at].code, code) != 0)
+		at++;
+	/* The last place is kept for what finds none. */
+	if (at == SPOOL_REASONS - 1 && strcmp(code, "other") != 0) {
+		count_reason(ledger, "other");
+		return;
+	}
+	if (at == ledger->reason_count) {
+		(void)snprintf(ledger->reasons[at].code, SPOOL_CODE_SIZE, "%s", code);
+		ledger->reasons[at].count = 0;
+		ledger->reason_count++;
+	}
+	ledger->reasons[at].count++;
+}
+
+static struct patience patience_of(int ms)
+{
+	struct patience patience;
+	if (clock_gettime(CLOCK_MONOTONIC, &patience.end) != 0)
+		patience.end = (struct timespec){ 0, 0 };
+	patience.end.tv_sec += ms / 1000;
+	patience.end.tv_nsec += (ms % 1000) * 1000000L;
+	if (patience.end.tv_nsec >= 1000000000L) {
+		patience.end.tv_sec++;
+		patience.end.tv_nsec -= 1000000000L;
+	}
+	return patience;
+}
+
+void spool_count_reasons(struct spool *spool, int patience_ms, struct spool_ledger *ledger)
+{
+	sqlite3_stmt *row = NULL;
+	char code[SPOOL_CODE_SIZE];
+	struct patience patience = patience_of(patience_ms);
+	ledger->reason_count = 0;
+	ledger->reasons_counted = false;
+	int rc = sqlite3_prepare_v2(spool->db, "SELECT reason FROM dead_letters", -1, &row, NULL);
+	if (rc != SQLITE_OK)
+		return;
+	/* The reason stands behind the texts, so that a single row may take long to read. */
+	while ((rc = sqlite3_step(row)) == SQLITE_ROW && !out_of_patience(&patience)) {
+		code_of(spool_column_text(row, 0), code);
+		count_reason(ledger, code);
+	}
+	(void)sqlite3_finalize(row);
+	ledger->reasons_counted = rc == SQLITE_DONE;
+	if (!ledger->reasons_counted)
+		ledger->reason_count = 0;
+	if (ledger->reason_count > 1)
+		qsort(ledger->reasons, ledger->reason_count, sizeof ledger->reasons[0],
+		      compare_reasons);
+}
+
 enum spool_status spool_one_number(struct spool *spool, enum query query, int64_t otherwise,
                                    int64_t *value)
 {
@@ -668,15 +745,7 @@ enum spool_status spool_read_ledger(struct spool *spool, int patience_ms,
 	}
 	if (status == SPOOL_OK) {
 		int64_t waiting = 0, dead = 0;
-		struct patience patience;
-		if (clock_gettime(CLOCK_MONOTONIC, &patience.end) != 0)
-			patience.end = (struct timespec){ 0, 0 };
-		patience.end.tv_sec += patience_ms / 1000;
-		patience.end.tv_nsec += (patience_ms % 1000) * 1000000L;
-		if (patience.end.tv_nsec >= 1000000000L) {
-			patience.end.tv_sec++;
-			patience.end.tv_nsec -= 1000000000L;
-		}
+		struct patience patience = patience_of(patience_ms);
 		sqlite3_progress_handler(spool->db, 10000, out_of_patience, &patience);
 		/* A bare count(*) is one step to SQLite, which would not ask for patience. */
 		ledger->counted =
@@ -684,6 +753,8 @@ enum spool_status spool_read_ledger(struct spool *spool, int patience_ms,
 			count_rows(spool, "SELECT count(*) FROM dead_letters WHERE id IS NOT 0", &dead) &&
 			count_rows(spool, "SELECT count(*) FROM interactions WHERE id IS NOT 0", &waiting);
 		sqlite3_progress_handler(spool->db, 0, NULL, NULL);
+		if (patience_ms >= 0)
+			spool_count_reasons(spool, patience_ms, ledger);
 		ledger->balanced = ledger->waiting >= 0;
 		if (ledger->counted) {
 			ledger->balanced = ledger->waiting == waiting && ledger->dead == dead;
@@ -696,20 +767,29 @@ enum spool_status spool_read_ledger(struct spool *spool, int patience_ms,
 	return status;
 }
 
-char *spool_note(struct spool *spool, const char *name)
+enum spool_status spool_read_note(struct spool *spool, const char *name, char **value)
 {
-	char *value = NULL;
+	*value = NULL;
 	sqlite3_stmt *row = spool_statement(spool, GET_NOTE);
 	if (row == NULL)
-		return NULL;
+		return spool->error.status;
 	(void)sqlite3_bind_text(row, 1, name, -1, SQLITE_STATIC);
-	if (sqlite3_step(row) == SQLITE_ROW) {
-		struct text text = spool_column_text(row, 0);
-		if (text.bytes != NULL)
-			value = strndup(text.bytes, text.size);
+	int rc = sqlite3_step(row);
+	struct text text = rc == SQLITE_ROW ? spool_column_text(row, 0) : (struct text){ NULL, 0 };
+	if (text.bytes != NULL) {
+		*value = strndup(text.bytes, text.size);
+		rc = *value != NULL ? rc : SQLITE_NOMEM;
 	}
+	enum spool_status status = rc == SQLITE_ROW || rc == SQLITE_DONE ? SPOOL_OK
+	                                                                 : spool_fail(spool, rc);
 	(void)sqlite3_reset(row);
-	return value;
+	return status;
+}
+
+char *spool_note(struct spool *spool, const char *name)
+{
+	char *value;
+	return spool_read_note(spool, name, &value) == SPOOL_OK ? value : NULL;
 }
 
 const char *spool_schema(void)

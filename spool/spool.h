@@ -199,6 +199,16 @@ enum spool_status spool_shrink(struct spool *spool, bool *more);
 
 /* --- Looking ------------------------------------------------------------ */
 
+#define SPOOL_REASONS 24
+#define SPOOL_CODE_SIZE 33
+
+/* How many dead letters there are of one reason, by its code; "other": of codes that
+ * are not the agent's, or too many. */
+struct spool_reason {
+	char code[SPOOL_CODE_SIZE];
+	int64_t count;
+};
+
 struct spool_ledger {
 	int64_t accepted, delivered, dead, discarded, dropped, purged, removed;
 	int64_t bytes;         /* of waiting and dead rows, as the limit counts them */
@@ -210,6 +220,9 @@ struct spool_ledger {
 	bool balanced;         /* the sum is right, and so are the counts where counted */
 	int64_t oldest_at;     /* spooled_at of the first waiting row, -1: none */
 	int64_t last_id;       /* of the last waiting row, SPOOL_FIRST_ID: none */
+	struct spool_reason reasons[SPOOL_REASONS]; /* of dead letters, the most frequent first */
+	size_t reason_count;
+	bool reasons_counted;  /* false: too many for `patience`; reason_count is 0 */
 };
 
 /* Reads the ledger, and counts rows for at most `patience` ms; negative: not at all.
@@ -219,6 +232,8 @@ enum spool_status spool_read_ledger(struct spool *spool, int patience,
 
 /* Reads the ledger's counters alone, which costs next to nothing; `counted` is false. */
 enum spool_status spool_read_counters(struct spool *spool, struct spool_ledger *ledger);
+/* Counts dead letters by reason, for at most `patience` ms, into `ledger`. */
+void spool_count_reasons(struct spool *spool, int patience, struct spool_ledger *ledger);
 
 /* Reads a dead letter; SPOOL_END: none of that id. Borrowed until the next
  * call. `*reason` and `*server_said` likewise. */
@@ -227,6 +242,9 @@ enum spool_status spool_load_dead(struct spool *spool, int64_t id, struct record
 
 /* The agent's own state line `name`, malloc'd, or NULL where there is none. */
 char *spool_note(struct spool *spool, const char *name);
+
+/* Likewise, into `*value`, where it matters whether there is none or reading failed. */
+enum spool_status spool_read_note(struct spool *spool, const char *name, char **value);
 
 /* Calls `found` with a sentence for each thing that is wrong inside the file:
  * SQLite's quick_check, tables, triggers or columns that are not the schema's.

@@ -18,7 +18,7 @@ ZSH = support.ROOT / "packaging" / "completions" / "zsh" / "_reconify-agent"
 COMMON = {"--config", "--spool", "--help"}
 # A value that every option of this kind takes.
 VALUES = {"FILE": "/nonexistent/file", "NAME": "default", "S": "s", "ID": "1", "CODE": "c",
-          "TIME": "5m", "AGE": "5m", "N": "1"}
+          "TIME": "5m", "AGE": "5m", "N": "1", "SECONDS": "1"}
 OTHER_VALUES = {"--before": "2026-11-23"}
 
 
@@ -40,13 +40,13 @@ def commands():
 
 def options_in(text):
     """The options of a help, with the kind of their value ('' for none)."""
-    return dict(re.findall(r"(?m)^  (--[a-z-]+) ?([A-Z]*)  +\S", text))
+    return dict(re.findall(r"(?m)^  (--[a-z-]+) ?\[?([A-Z]*)\]?  +\S", text))
 
 
 def every_option():
     """All that main.c knows, whichever command takes it."""
     source = (support.ROOT / "agent" / "main.c").read_text()
-    return {f"--{name}" for name in re.findall(r'\{ "([a-z-]+)", (?:no|required)_argument', source)}
+    return {f"--{name}" for name in re.findall(r'\{ "([a-z-]+)", (?:no|required|optional)_argument', source)}
 
 
 COMMANDS = commands()
