@@ -37,6 +37,7 @@ enum section {
 	SECTION_FORMAT,
 	SECTION_SPOOL,
 	SECTION_RETRY,
+	SECTION_LIMITS,
 	SECTION_LOG,
 	SECTION_NOTIFY,
 	SECTION_COUNT
@@ -45,11 +46,11 @@ enum section {
 static const char *const section_names[SECTION_COUNT] = {
 	[SECTION_ENDPOINT] = "endpoint", [SECTION_APP] = "app",     [SECTION_FORMAT] = "format",
 	[SECTION_SPOOL] = "spool",       [SECTION_RETRY] = "retry", [SECTION_LOG] = "log",
-	[SECTION_NOTIFY] = "notify",
+	[SECTION_NOTIFY] = "notify",     [SECTION_LIMITS] = "limits",
 };
 
 #define SECTIONS_IN_WORDS \
-	"[endpoint], [app NAME], [format NAME], [spool], [retry], [log] and [notify]"
+	"[endpoint], [app NAME], [format NAME], [spool], [retry], [limits], [log] and [notify]"
 
 enum value_kind {
 	VALUE_DURATION,  /* int64_t, ms */
@@ -65,6 +66,7 @@ enum value_kind {
 	VALUE_KEY_FILE,
 	VALUE_VERSION,
 	VALUE_COMMAND,   /* may be empty: none */
+	VALUE_LIMIT,     /* may be empty: none; see budget.h */
 	VALUE_WHEN_FULL, /* the enums */
 	VALUE_LOG_LEVEL,
 	VALUE_LOG_FORMAT
@@ -127,6 +129,14 @@ static const struct key keys[] = {
 	  24 * HOUR, "base to 24h, such as 5m" },
 	{ SECTION_RETRY, "max_attempts", VALUE_COUNT, offsetof(struct config, max_attempts), 1,
 	  1000, "a whole number from 1 to 1000, such as 8" },
+	{ SECTION_LIMITS, "rate", VALUE_LIMIT, 0, 0, 0,
+	  "so many records a second, minute or hour, 1 to 1000000, such as 5/s, 300/m or 1000/h" },
+	{ SECTION_LIMITS, "bandwidth", VALUE_LIMIT, 0, 0, 0,
+	  "so many bytes a second, at least 1K/s, such as 64K/s" },
+	{ SECTION_LIMITS, "daily", VALUE_LIMIT, 0, 0, 0,
+	  "so many bytes a day, at least 64K, such as 50M" },
+	{ SECTION_LIMITS, "hours", VALUE_LIMIT, 0, 0, 0,
+	  "at most 8 spans of local time, such as 01:00-05:00 or 12:30-13:00, 22:00-06:00" },
 	{ SECTION_LOG, "level", VALUE_LOG_LEVEL, offsetof(struct config, log_level), 0, 0,
 	  "error, warning, info or debug" },
 	{ SECTION_LOG, "format", VALUE_LOG_FORMAT, offsetof(struct config, log_format), 0, 0,
@@ -316,7 +326,7 @@ static bool set_value(struct parser *parser, const struct key *key, const char *
 	int64_t number;
 
 	if (*value == '\0' && key->kind != VALUE_PROXY && key->kind != VALUE_FILE &&
-	    key->kind != VALUE_COMMAND)
+	    key->kind != VALUE_COMMAND && key->kind != VALUE_LIMIT)
 		return fail(parser,
 		            "%s has no value; right would be %s (or no such line, for the default)",
 		            key->name, key->right);
@@ -374,6 +384,10 @@ static bool set_value(struct parser *parser, const struct key *key, const char *
 		if (!is_version(value))
 			return refuse(parser, key, "this is not a version");
 		break;
+	case VALUE_LIMIT:
+		if (!budget_set(&parser->config->limits, key->name, value))
+			return refuse(parser, key, "this is no such limit");
+		return true;
 	case VALUE_WHEN_FULL:
 		if (strcmp(value, "reject") != 0 && strcmp(value, "drop-oldest") != 0)
 			return fail(parser, "%s: '%s' is not known; right would be %s", key->name, value,

@@ -167,6 +167,15 @@ static int64_t world_wall(void *self)
 	return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
 }
 
+static int64_t world_zone(void *self, int64_t wall)
+{
+	time_t seconds = (time_t)(wall / 1000);
+	struct tm parts;
+	(void)self;
+	tzset(); /* the host may have been moved since */
+	return localtime_r(&seconds, &parts) != NULL ? (int64_t)parts.tm_gmtoff * 1000 : 0;
+}
+
 static uint64_t world_random(void *self)
 {
 	uint64_t number = 0;
@@ -1102,7 +1111,8 @@ static void go_on(struct loop *loop)
 	if (loop->options->last_id != INT64_MAX && !loop->stopping && ship_is_quiet(loop->ship)) {
 		struct report report;
 		ship_report(loop->ship, &report);
-		bool finished = report.state == DESTINATION_UP && report.retrying == 0;
+		bool finished = report.state == DESTINATION_UP && report.retrying == 0 &&
+		                report.limit[0] == '\0';
 		for (size_t i = 0; i < report.app_count; i++)
 			finished = finished && !report.apps[i].held;
 		if (finished || world_now(NULL) >= loop->drain_until)
@@ -1332,9 +1342,10 @@ int loop_run(const struct loop_options *options, struct config **config,
 	loop->drain_until = world_now(NULL) + options->wait;
 	loop->stop_at = world_now(NULL);
 
+	char *spent = spool_note(loop->spool, "traffic");
 	struct ship_world world = {
-		.self = loop, .now = world_now, .wall = world_wall, .random = world_random,
-		.work = world_work, .post = world_post, .alarm = world_alarm,
+		.self = loop, .now = world_now, .wall = world_wall, .zone = world_zone,
+		.random = world_random, .work = world_work, .post = world_post, .alarm = world_alarm,
 		.suspect = world_suspect, .say = world_say,
 		.tell = options->last_id == INT64_MAX ? world_tell : NULL
 	};
@@ -1342,9 +1353,11 @@ int loop_run(const struct loop_options *options, struct config **config,
 		.careful = options->lock->crashed,
 		.condemned = options->lock->crashes >= LOCK_CRASHES_MAX ? options->lock->suspect : NULL,
 		.last_id = options->last_id,
+		.spent = spent,
 		.told = options->told
 	};
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
+		free(spent);
 		free(loop);
 		return EX_OSERR;
 	}
@@ -1352,6 +1365,7 @@ int loop_run(const struct loop_options *options, struct config **config,
 	int code = init(loop);
 	if (code == EX_OK && (loop->ship = ship_new(loop->config, &world, &ship_options)) == NULL)
 		code = EX_OSERR;
+	free(spent);
 	if (code == EX_OK) {
 		watch_spool(loop);
 		open_socket(loop);

@@ -45,8 +45,11 @@ void report_sentence(const struct report *report, char *into, size_t size)
 #define NUMBERS(each)                                                                  \
 	each(as_of) each(since) each(next_try_at) each(last_delivered_at) each(failures)   \
 	each(in_flight) each(retrying) each(retrying_id) each(retrying_attempts)           \
-	each(damaged_from) each(damaged_to)
-#define TEXTS(each) each(reason) each(retrying_reason) each(storage)
+	each(damaged_from) each(damaged_to) each(limit_rate) each(limit_rate_span)         \
+	each(limit_bandwidth) each(limit_daily) each(limit_spent) each(limit_hours_end)    \
+	each(limit_until)
+#define TEXTS(each) each(reason) each(retrying_reason) each(storage) each(limit)         \
+	each(limit_hours)
 
 char *report_to_json(const struct report *report)
 {

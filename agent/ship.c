@@ -621,6 +621,7 @@ void ship_answered(struct ship *ship, void *ticket, const struct answer *answer)
 	struct item *item = ticket;
 	struct judgement judgement = policy_judge(answer, ship->world.wall(ship->world.self));
 	char reason[REPORT_REASON_SIZE] = "";
+	meter_answered(ship, item, answer);
 	if (judgement.verdict != VERDICT_DELIVERED)
 		describe(reason, sizeof reason, &judgement, answer);
 	flow_clear_suspect(ship);
@@ -741,6 +742,13 @@ static void end_waits(struct ship *ship)
 	}
 }
 
+/* When a destination that is not up may be tried with this record. */
+static int64_t may_probe_at(const struct ship *ship, const struct item *item)
+{
+	int64_t at = breaker_next_try(&ship->breaker, item->id != ship->breaker.witness);
+	return ship->limit == BUDGET_FREE ? at : flow_latest(at, ship->limit_until);
+}
+
 static void set_alarm(struct ship *ship)
 {
 	int64_t time = flow_now(ship), at = INT64_MAX;
@@ -753,8 +761,7 @@ static void set_alarm(struct ship *ship)
 	}
 	if (!ship->stopping && ship->storage == SPOOL_BUSY && ship->roster.ready.first != NULL &&
 	    ship->roster.flying.count == 0)
-		at = flow_least(at, breaker_next_try(&ship->breaker, ship->roster.ready.first->id !=
-		                                                             ship->breaker.witness));
+		at = flow_least(at, may_probe_at(ship, ship->roster.ready.first));
 	if (!ship->stopping && ship->storage == SPOOL_OK) {
 		at = flow_least(at, ship->next_due);
 		if (!ship->working)
@@ -768,13 +775,19 @@ static void set_alarm(struct ship *ship)
 		const struct item *first =
 			ship->roster.ready.first != NULL ? ship->roster.ready.first : ship->roster.cold.first;
 		if (first != NULL && ship->roster.flying.count == 0 && !ship->working)
-			at = flow_least(at, breaker_next_try(&ship->breaker,
-			                                first->id != ship->breaker.witness));
-		for (size_t i = 0; i < APP_PLACES; i++)
-			if (ship->apps[i].held && ship->apps[i].more_from != INT64_MAX &&
-			    ship->apps[i].probe_due > time)
-				at = flow_least(at, ship->apps[i].probe_due);
+			at = flow_least(at, may_probe_at(ship, first));
+		if (first != NULL && ship->closed)
+			at = flow_least(at, ship->limit_until);
+		for (size_t i = 0; i < APP_PLACES; i++) {
+			int64_t due = ship->apps[i].probe_due;
+			if (due != INT64_MAX && ship->closed)
+				due = flow_latest(due, ship->limit_until);
+			if (ship->apps[i].held && ship->apps[i].more_from != INT64_MAX && due > time)
+				at = flow_least(at, due);
+		}
 	}
+	if (ship->limit != BUDGET_FREE && ship->roster.ready.first != NULL && claim_room(ship) > 0)
+		at = flow_least(at, ship->limit_until);
 	/* Whatever is due already waits for something else, which will pump. */
 	if (at <= time)
 		at = time + 1;
@@ -838,11 +851,14 @@ static void pump(struct ship *ship)
 	end_waits(ship);
 	defer_witness(ship);
 	prefer_untried(ship);
+	meter_look(ship);
 	unsigned room = claim_room(ship);
-	while (room > 0 && ship->roster.ready.first != NULL) {
+	while (room > 0 && ship->roster.ready.first != NULL &&
+	       meter_lets(ship, ship->roster.ready.first)) {
 		post(ship, ship->roster.ready.first);
 		room--;
 	}
+	meter_close(ship);
 	claim_next(ship);
 	set_alarm(ship);
 }
@@ -902,6 +918,8 @@ struct ship *ship_new(const struct config *config, const struct ship_world *worl
 		events_told_from_json(options->told, &ship->told);
 	ship->careful = options->careful ? CAREFUL_RECORDS : 0;
 	ship->last_id = options->last_id;
+	if (options->spent != NULL)
+		(void)budget_from_note(&ship->budget, options->spent);
 	if (options->condemned != NULL)
 		(void)snprintf(ship->condemned, sizeof ship->condemned, "%s", options->condemned);
 	breaker_init(&ship->breaker);
@@ -995,12 +1013,15 @@ bool ship_is_quiet(const struct ship *ship)
 	if (ship->working || ship->roster.flying.count > 0 || ship->verdict_count > 0)
 		return false;
 	if (ship->breaker.state != DESTINATION_UP)
-		return ship->breaker.state == DESTINATION_HELD ||
+		return ship->breaker.state == DESTINATION_HELD || ship->closed ||
 		       ship->breaker.failures >= DRAIN_PROBES ||
 		       ship->breaker.next_try - flow_now(ship) > DRAIN_PATIENCE;
-	bool scanned = ship->scanned_once &&
-	               (!ship->more || ship->roster.waiting.count >= WAITING_MAX) && ship->roster.hungry == NULL;
-	return scanned && ship->roster.ready.count + ship->roster.cold.count == 0 &&
+	bool scanned = ship->scanned_once && ship->roster.hungry == NULL &&
+	               (!ship->more || ship->roster.waiting.count >= WAITING_MAX);
+	if (ship->closed && claim_is_full(ship))
+		return true; /* it knows enough of what waits for the limit */
+	bool none_to_send = ship->roster.ready.count + ship->roster.cold.count == 0;
+	return scanned && (none_to_send || ship->closed) &&
 	       claim_app_to_probe(ship) == APP_PLACES;
 }
 
@@ -1026,6 +1047,7 @@ bool ship_reload(struct ship *ship, const struct config *config)
 	ship->generation++;
 	ship->config = config;
 	set_limits(ship);
+	meter_adapt(ship, &old->limits);
 	/* Before the apps change their places; and payloads hold keys: all that is not on
 	 * its way is built anew. */
 	for_each_item(ship, forget_if_idle);
@@ -1070,6 +1092,20 @@ struct figures ship_figures(const struct ship *ship)
 	return ship->figures;
 }
 
+bool ship_waits_for_network(const struct ship *ship)
+{
+	bool any = ship->more || ship->roster.item_count > ship->kept_count;
+	return ship->breaker.state != DESTINATION_UP && any && !ship->stopping && !ship->closed;
+}
+
+void ship_try_network(struct ship *ship)
+{
+	if (!ship_waits_for_network(ship))
+		return;
+	breaker_try_now(&ship->breaker, flow_now(ship));
+	pump(ship);
+}
+
 uint64_t ship_news(const struct ship *ship)
 {
 	return ship->news;
@@ -1092,6 +1128,7 @@ void ship_report(const struct ship *ship, struct report *report)
 		.scanned = ship->scanned_once,
 		.quiet = ship_is_quiet(ship)
 	};
+	meter_report(ship, report);
 	memcpy(report->reason, ship->reason, sizeof report->reason);
 	memcpy(report->storage, ship->storage_reason, sizeof report->storage);
 	if (ship->breaker.state != DESTINATION_UP)
