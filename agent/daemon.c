@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "agent/client.h"
+#include "agent/limits.h"
 #include "agent/lock.h"
 #include "agent/log.h"
 #include "agent/loop.h"
@@ -251,6 +252,14 @@ static int64_t monotonic_ms(void)
 	return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
 }
 
+static int64_t wall_ms(void)
+{
+	struct timespec time;
+	if (clock_gettime(CLOCK_REALTIME, &time) != 0)
+		return 0;
+	return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
+}
+
 static void show_progress(void *context)
 {
 	const struct drain *drain = context;
@@ -298,6 +307,10 @@ static int conclude(const struct drain *drain, const struct report *report)
 	if (left && report->state != DESTINATION_UP)
 		(void)fprintf(stderr, "reconify-agent: the endpoint is %s: %s\n",
 		              report_state_name(report->state), report->reason);
+	char wait[LIMITS_WORDS_SIZE];
+	limits_wait_words(report, wall_ms(), wait);
+	if (left && wait[0] != '\0')
+		(void)fprintf(stderr, "reconify-agent: %s\n", wait);
 	for (size_t i = 0; left && i < report->app_count; i++)
 		if (report->apps[i].held)
 			(void)fprintf(stderr, "reconify-agent: app %s is held: %s\n", report->apps[i].name,

@@ -34,6 +34,8 @@ void report_sentence(const struct report *report, char *into, size_t size)
 		               report->reason);
 	else if (report->state != DESTINATION_UP)
 		(void)snprintf(into, size, "%s", state_names[report->state]);
+	else if (strcmp(report->limit, "hours") == 0 || strcmp(report->limit, "daily") == 0)
+		(void)snprintf(into, size, "records wait for [limits] %s", report->limit);
 	else if (held != NULL)
 		(void)snprintf(into, size, "app %s is held, others are shipped as they come: %s",
 		               held->name, held->reason);

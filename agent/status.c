@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "agent/client.h"
+#include "agent/limits.h"
 #include "agent/lock.h"
 #include "agent/words.h"
 
@@ -81,6 +82,10 @@ int status_collect(const struct config *config, int patience, struct status *sta
 	if (status->running)
 		status->live = client_ask(config->spool_path, CLIENT_STATUS, &status->report);
 	status->reported = status->live || (note != NULL && report_from_json(note, &status->report));
+	if (!status->live) {
+		status->report.limit[0] = '\0'; /* nothing is sent by then */
+		status->report.limit_until = -1;
+	}
 	if (!status->reported)
 		report_from_config(config, &status->report);
 	free(note);
@@ -254,6 +259,8 @@ void status_print(const struct status *status, FILE *out)
 	(void)fprintf(out, "spool        %s\n", status->spool_path);
 	print_agent(status, out);
 	print_destination(status, out);
+	if (status->live)
+		limits_print(&status->report, status->now, out);
 	print_waiting(status, out);
 	print_ledger(status, out);
 }
@@ -303,6 +310,7 @@ bool status_print_json(const struct status *status, FILE *out)
 	     add_time(destination, "since", report->since) &&
 	     add_time(destination, "next_try_at", status->live ? report->next_try_at : -1) &&
 	     add_time(destination, "last_delivered_at", report->last_delivered_at);
+	ok = ok && limits_add_json(json, report);
 	cJSON *apps = ok ? cJSON_AddObjectToObject(json, "apps") : NULL;
 	ok = apps != NULL;
 	for (size_t i = 0; ok && i < report->app_count; i++)
