@@ -156,19 +156,44 @@ bool budget_set(struct budget_limits *limits, const char *key, const char *value
 	return strcmp(key, "hours") == 0 && (none || set_hours(limits, value));
 }
 
-void budget_hours(const struct budget_limits *limits, char into[BUDGET_HOURS_SIZE])
+static void hours_text(const struct budget_limits *limits, char into[BUDGET_TEXT_SIZE])
 {
 	size_t used = 0;
 	into[0] = '\0';
 	for (size_t i = 0; i < limits->window_count; i++) {
 		const struct budget_window *window = &limits->windows[i];
-		int wrote = snprintf(into + used, BUDGET_HOURS_SIZE - used, "%s%02d:%02d-%02d:%02d",
+		int wrote = snprintf(into + used, BUDGET_TEXT_SIZE - used, "%s%02d:%02d-%02d:%02d",
 		                     i > 0 ? ", " : "", window->from / 60, window->from % 60,
 		                     window->to / 60, window->to % 60);
-		if (wrote < 0 || (size_t)wrote >= BUDGET_HOURS_SIZE - used)
+		if (wrote < 0 || (size_t)wrote >= BUDGET_TEXT_SIZE - used)
 			return;
 		used += (size_t)wrote;
 	}
+}
+
+static void bytes_text(int64_t bytes, const char *after, char into[BUDGET_TEXT_SIZE])
+{
+	static const char units[] = "KMG";
+	size_t unit = 0;
+	for (; unit < 3 && bytes % 1024 == 0; unit++)
+		bytes /= 1024;
+	(void)snprintf(into, BUDGET_TEXT_SIZE, "%" PRId64 "%.*s%s", bytes, unit > 0,
+	               units + (unit > 0 ? unit - 1 : 0), after);
+}
+
+void budget_text(const struct budget_limits *limits, const char *key,
+                 char into[BUDGET_TEXT_SIZE])
+{
+	into[0] = '\0';
+	if (strcmp(key, "rate") == 0 && limits->rate > 0)
+		(void)snprintf(into, BUDGET_TEXT_SIZE, "%" PRId64 "/%c", limits->rate,
+		               limits->rate_span <= 1000 ? 's' : limits->rate_span <= MINUTE ? 'm' : 'h');
+	else if (strcmp(key, "bandwidth") == 0 && limits->bandwidth > 0)
+		bytes_text(limits->bandwidth, "/s", into);
+	else if (strcmp(key, "daily") == 0 && limits->daily > 0)
+		bytes_text(limits->daily, "", into);
+	else if (strcmp(key, "hours") == 0)
+		hours_text(limits, into);
 }
 
 const char *budget_name(enum budget_limit limit)

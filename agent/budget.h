@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 #define BUDGET_WINDOWS_MAX 8
-#define BUDGET_HOURS_SIZE (BUDGET_WINDOWS_MAX * 13 + 1)
+#define BUDGET_TEXT_SIZE (BUDGET_WINDOWS_MAX * 13 + 1)
 #define BUDGET_NOTE_SIZE 48
 /* Bandwidth that was left unused adds up to so many ms' worth. */
 #define BUDGET_BURST 1000
@@ -37,8 +37,9 @@ struct budget_limits {
  * nothing is set. */
 bool budget_set(struct budget_limits *limits, const char *key, const char *value);
 
-/* The hours as the configuration has them, "" where there are none. */
-void budget_hours(const struct budget_limits *limits, char into[BUDGET_HOURS_SIZE]);
+/* The way back: the text of the limit that the key stands for, "" where there is none. */
+void budget_text(const struct budget_limits *limits, const char *key,
+                 char into[BUDGET_TEXT_SIZE]);
 
 struct budget_time {
 	int64_t now;   /* monotonic ms */

@@ -129,13 +129,13 @@ static const struct key keys[] = {
 	  24 * HOUR, "base to 24h, such as 5m" },
 	{ SECTION_RETRY, "max_attempts", VALUE_COUNT, offsetof(struct config, max_attempts), 1,
 	  1000, "a whole number from 1 to 1000, such as 8" },
-	{ SECTION_LIMITS, "rate", VALUE_LIMIT, 0, 0, 0,
+	{ SECTION_LIMITS, "rate", VALUE_LIMIT, offsetof(struct config, limits.rate), 0, 0,
 	  "so many records a second, minute or hour, 1 to 1000000, such as 5/s, 300/m or 1000/h" },
-	{ SECTION_LIMITS, "bandwidth", VALUE_LIMIT, 0, 0, 0,
+	{ SECTION_LIMITS, "bandwidth", VALUE_LIMIT, offsetof(struct config, limits.bandwidth), 0, 0,
 	  "so many bytes a second, at least 1K/s, such as 64K/s" },
-	{ SECTION_LIMITS, "daily", VALUE_LIMIT, 0, 0, 0,
+	{ SECTION_LIMITS, "daily", VALUE_LIMIT, offsetof(struct config, limits.daily), 0, 0,
 	  "so many bytes a day, at least 64K, such as 50M" },
-	{ SECTION_LIMITS, "hours", VALUE_LIMIT, 0, 0, 0,
+	{ SECTION_LIMITS, "hours", VALUE_LIMIT, offsetof(struct config, limits.windows), 0, 0,
 	  "at most 8 spans of local time, such as 01:00-05:00 or 12:30-13:00, 22:00-06:00" },
 	{ SECTION_LOG, "level", VALUE_LOG_LEVEL, offsetof(struct config, log_level), 0, 0,
 	  "error, warning, info or debug" },
@@ -905,6 +905,7 @@ static char *masked_address(const char *address)
 static char *value_in_words(const struct key *key, const void *place)
 {
 	static const int64_t spans[] = { HOUR, MINUTE, SECOND }, sizes[] = { GIB, MIB, KIB };
+	char limit[BUDGET_TEXT_SIZE];
 	const char *text;
 
 	switch (key->kind) {
@@ -926,6 +927,10 @@ static char *value_in_words(const struct key *key, const void *place)
 	case VALUE_WHEN_FULL:
 		return copy(*(const enum config_when_full *)place == WHEN_FULL_REJECT ? "reject"
 		                                                                      : "drop-oldest");
+	case VALUE_LIMIT:
+		text = (const char *)place - key->offset;
+		budget_text(&((const struct config *)(const void *)text)->limits, key->name, limit);
+		return copy(limit);
 	case VALUE_LOG_LEVEL:
 		return copy(levels[*(const enum config_log_level *)place]);
 	case VALUE_URL:

@@ -26,11 +26,18 @@ static const char *clock_of(int64_t at, int64_t now, char into[WORDS_SHORT])
 	return into;
 }
 
-static const char *rate_words(const struct report *report, char into[WORDS_SHORT])
+/* The limit's own text, as the configuration has it. */
+static const char *text_of(const struct report *report, const char *key,
+                           char into[BUDGET_TEXT_SIZE])
 {
-	(void)snprintf(into, WORDS_SHORT, "%" PRId64 "/%s", report->limit_rate,
-	               report->limit_rate_span <= 1000 ? "s"
-	               : report->limit_rate_span <= 60000 ? "m" : "h");
+	const struct budget_limits limits = {
+		.rate = report->limit_rate, .rate_span = report->limit_rate_span,
+		.bandwidth = report->limit_bandwidth, .daily = report->limit_daily
+	};
+	if (strcmp(key, "hours") == 0)
+		(void)snprintf(into, BUDGET_TEXT_SIZE, "%s", report->limit_hours);
+	else
+		budget_text(&limits, key, into);
 	return into;
 }
 
@@ -42,25 +49,18 @@ static int64_t daily_left(const struct report *report)
 
 void limits_wait_words(const struct report *report, int64_t now, char into[LIMITS_WORDS_SIZE])
 {
-	char when[WORDS_SHORT], value[BUDGET_HOURS_SIZE] = "";
+	char when[WORDS_SHORT], value[BUDGET_TEXT_SIZE];
 	into[0] = '\0';
 	if (report->limit[0] == '\0')
 		return;
-	if (strcmp(report->limit, "hours") == 0)
-		(void)snprintf(value, sizeof value, "%s", report->limit_hours);
-	else if (strcmp(report->limit, "daily") == 0)
-		(void)words_bytes(report->limit_daily, value);
-	else if (strcmp(report->limit, "rate") == 0)
-		(void)rate_words(report, value);
-	else if (strcmp(report->limit, "bandwidth") == 0)
-		(void)snprintf(value, sizeof value, "%s/s", words_bytes(report->limit_bandwidth, when));
-	(void)snprintf(into, LIMITS_WORDS_SIZE, "sends again at %s: [limits] %s = %.70s",
-	               clock_of(report->limit_until, now, when), report->limit, value);
+	(void)snprintf(into, LIMITS_WORDS_SIZE, "sends again at %s: [limits] %s = %s",
+	               clock_of(report->limit_until, now, when), report->limit,
+	               text_of(report, report->limit, value));
 }
 
 void limits_print(const struct report *report, int64_t now, FILE *out)
 {
-	char short_words[WORDS_SHORT], more[WORDS_SHORT], wait[LIMITS_WORDS_SIZE];
+	char short_words[WORDS_SHORT], text[BUDGET_TEXT_SIZE], wait[LIMITS_WORDS_SIZE];
 	const char *label = "limits       ", *next = "             ";
 	limits_wait_words(report, now, wait);
 	if (wait[0] != '\0') {
@@ -70,7 +70,7 @@ void limits_print(const struct report *report, int64_t now, FILE *out)
 	if (report->limit_daily > 0) {
 		(void)fprintf(out, "%s%s of today's %s left\n", label,
 		              words_bytes(daily_left(report), short_words),
-		              words_bytes(report->limit_daily, more));
+		              text_of(report, "daily", text));
 		label = next;
 	}
 	if (report->limit_hours[0] != '\0' && strcmp(report->limit, "hours") != 0) {
@@ -84,10 +84,10 @@ void limits_print(const struct report *report, int64_t now, FILE *out)
 	if (report->limit_rate > 0 || report->limit_bandwidth > 0)
 		(void)fprintf(out, "%sat most", label);
 	if (report->limit_rate > 0)
-		(void)fprintf(out, " %s records", rate_words(report, short_words));
+		(void)fprintf(out, " %s records", text_of(report, "rate", text));
 	if (report->limit_bandwidth > 0)
-		(void)fprintf(out, "%s %s/s", report->limit_rate > 0 ? " and" : "",
-		              words_bytes(report->limit_bandwidth, short_words));
+		(void)fprintf(out, "%s %s", report->limit_rate > 0 ? " and" : "",
+		              text_of(report, "bandwidth", text));
 	if (report->limit_rate > 0 || report->limit_bandwidth > 0)
 		(void)fprintf(out, "\n");
 }
@@ -100,11 +100,10 @@ static bool add_number(cJSON *json, const char *name, int64_t value, bool known)
 
 bool limits_add_json(cJSON *json, const struct report *report)
 {
-	char rate[WORDS_SHORT] = "";
+	char rate[BUDGET_TEXT_SIZE];
 	cJSON *limits = cJSON_AddObjectToObject(json, "limits");
 	bool daily = report->limit_daily > 0;
-	if (report->limit_rate > 0)
-		(void)rate_words(report, rate);
+	(void)text_of(report, "rate", rate);
 	return limits != NULL && cJSON_AddStringToObject(limits, "rate", rate) != NULL &&
 	       add_number(limits, "bandwidth", report->limit_bandwidth,
 	                  report->limit_bandwidth > 0) &&

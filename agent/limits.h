@@ -10,7 +10,7 @@
 
 #include "agent/report.h"
 
-#define LIMITS_WORDS_SIZE 160
+#define LIMITS_WORDS_SIZE 192
 
 /* Why what waits is not sent now and when it is: "sends again at 01:00: [limits] hours =
  * 01:00-05:00"; "" where no limit keeps anything. `now`: ms since 1970. */

@@ -134,7 +134,7 @@ void meter_report(const struct ship *ship, struct report *report)
 	report->limit_bandwidth = limits->bandwidth;
 	report->limit_daily = limits->daily;
 	report->limit_spent = limits->daily > 0 ? budget.spent : 0;
-	budget_hours(limits, report->limit_hours);
+	budget_text(limits, "hours", report->limit_hours);
 	report->limit_hours_end = open > 0 ? wall + open : -1;
 	report->limit_until = -1;
 	if (limit == BUDGET_FREE || ship->roster.ready.count + ship->roster.cold.count == 0)

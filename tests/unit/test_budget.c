@@ -60,13 +60,22 @@ static void limits_are_read_as_they_are_written_and_empty_means_none(void **stat
 	assert_int_equal(limits_of("bandwidth", "64k/s").bandwidth, 65536);
 	assert_int_equal(limits_of("bandwidth", "64K/s").bandwidth, 65536);
 	assert_int_equal(limits_of("daily", "50M").daily, 50 << 20);
-	char hours[BUDGET_HOURS_SIZE];
+	char hours[BUDGET_TEXT_SIZE];
 	limits = limits_of("hours", "1:00-05:00,22:30 - 06:00 , 12:00-24:00");
-	budget_hours(&limits, hours);
+	budget_text(&limits, "hours", hours);
 	assert_string_equal(hours, "01:00-05:00, 22:30-06:00, 12:00-24:00");
 	assert_true(budget_set(&limits, "hours", ""));
-	budget_hours(&limits, hours);
+	budget_text(&limits, "hours", hours);
 	assert_string_equal(hours, "");
+	static const char *const texts[][2] = {
+		{ "rate", "5/s" }, { "rate", "300/m" }, { "rate", "1000000/h" }, { "bandwidth", "64K/s" },
+		{ "bandwidth", "1025/s" }, { "daily", "50M" }, { "daily", "65537" }, { "daily", "2048G" },
+	};
+	for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+		limits = limits_of(texts[i][0], texts[i][1]);
+		budget_text(&limits, texts[i][0], hours);
+		assert_string_equal(hours, texts[i][1]);
+	}
 }
 
 static void no_span_of_time_has_more_posts_than_the_rate_says(void **state)
