@@ -120,6 +120,7 @@ struct ship {
 	int64_t damaged_from, damaged_to;
 
 	char reason[REPORT_REASON_SIZE]; /* why the destination is not up */
+	int64_t asked_until; /* the server asked not to be tried before (monotonic) */
 	int64_t since, last_delivered_at;
 	int64_t shrink_at; /* when to give free space back, INT64_MAX: there is none */
 	int64_t sweep_at;  /* when what was kept long enough is looked for, INT64_MAX: nothing is kept */

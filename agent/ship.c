@@ -340,6 +340,7 @@ static void destination_alive(struct ship *ship, const struct item *by)
 	int64_t witness = breaker_blames_witness(&ship->breaker) ? ship->breaker.witness : 0;
 	if (!breaker_alive(&ship->breaker, flow_now(ship)))
 		return;
+	ship->asked_until = 0;
 	flow_say(ship, LOG_INFO, "the endpoint is available again");
 	unpark(ship);
 	ship->since = ship->world.wall(ship->world.self);
@@ -439,6 +440,8 @@ static void handle_unavailable(struct ship *ship, struct item *item,
 	item->failures++;
 	item->epoch = ship->breaker.epoch;
 	bool lost = breaker_failed(&ship->breaker, &ship->limits, &failure, flow_now(ship), flow_dice(ship));
+	if (judgement->retry_after > 0)
+		ship->asked_until = flow_now(ship) + judgement->retry_after;
 	if (!was_up || lost)
 		(void)snprintf(ship->reason, sizeof ship->reason, "%s", reason);
 	if (was_up && !lost) {
@@ -1095,7 +1098,8 @@ struct figures ship_figures(const struct ship *ship)
 bool ship_waits_for_network(const struct ship *ship)
 {
 	bool any = ship->more || ship->roster.item_count > ship->kept_count;
-	return ship->breaker.state != DESTINATION_UP && any && !ship->stopping && !ship->closed;
+	return ship->breaker.state != DESTINATION_UP && any && !ship->stopping && !ship->closed &&
+	       flow_now(ship) >= ship->asked_until;
 }
 
 void ship_try_network(struct ship *ship)

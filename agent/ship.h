@@ -108,7 +108,8 @@ bool ship_is_stopped(const struct ship *ship);
  * everything has been tried that can be. Before the first scan: false. */
 bool ship_is_quiet(const struct ship *ship);
 
-/* True while records wait for the destination to come back. */
+/* True while records wait for the destination to come back, and its server did not ask
+ * for just that. */
 bool ship_waits_for_network(const struct ship *ship);
 
 /* The network may be back: a destination that is not up is tried now, with one record. */

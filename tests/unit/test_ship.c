@@ -25,7 +25,7 @@
 #define WALL INT64_C(1700000000000)
 
 enum reply {
-	OK, S500, S503, S429, S409, S400, S401, S404, RESET, NO_CONNECTION, TIMED_OUT, HTML, LOCAL
+	OK, S500, S503, S429, S409, S400, S401, S404, RESET, NO_CONNECTION, TIMED_OUT, HTML, LOCAL, S503_LATER
 };
 
 struct row {
@@ -254,7 +254,7 @@ static struct answer answer_for(enum reply reply)
 	static const char refused[] = "{\"status\":\"error\"}";
 	static const int statuses[] = {
 		[OK] = 200, [S500] = 500, [S503] = 503, [S429] = 429, [S409] = 409, [S400] = 400,
-		[S401] = 401, [S404] = 404, [HTML] = 200
+		[S401] = 401, [S404] = 404, [HTML] = 200, [S503_LATER] = 503
 	};
 	struct answer answer = { .kind = ANSWER_HTTP, .detail = "" };
 	switch (reply) {
@@ -272,6 +272,7 @@ static struct answer answer_for(enum reply reply)
 		break;
 	default:
 		answer.status = statuses[reply];
+		answer.retry_after = reply == S503_LATER ? "7200" : NULL;
 		answer.body = reply == OK ? ok : reply == HTML ? html : refused;
 		answer.body_size = strlen(answer.body);
 	}
@@ -1620,6 +1621,23 @@ static void the_days_count_is_written_with_settles_and_holds_after_a_restart(voi
 	destroy(world);
 }
 
+static void what_the_server_asked_for_holds_though_the_network_changes(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	struct row *row = insert(world, "default", "", S503_LATER);
+	start(world);
+	run_for(world, MINUTE);
+	assert_int_equal(row->posts, 1);
+	ship_try_network(world->ship);
+	run_for(world, MINUTE);
+	assert_int_equal(row->posts, 1);
+	assert_false(ship_waits_for_network(world->ship));
+	run_for(world, 2 * HOUR);
+	assert_true(ship_waits_for_network(world->ship) || row->posts > 1);
+	destroy(world);
+}
+
 static void without_a_limit_nothing_is_written_of_it(void **state)
 {
 	(void)state;
@@ -1857,6 +1875,7 @@ int main(void)
 		cmocka_unit_test(probes_of_an_outage_obey_the_limits_and_make_no_extra_work),
 		cmocka_unit_test(what_does_not_fit_into_the_day_goes_first_on_the_next),
 		cmocka_unit_test(the_days_count_is_written_with_settles_and_holds_after_a_restart),
+		cmocka_unit_test(what_the_server_asked_for_holds_though_the_network_changes),
 		cmocka_unit_test(without_a_limit_nothing_is_written_of_it),
 		cmocka_unit_test(the_networks_return_is_a_try_at_once_and_nothing_else),
 		cmocka_unit_test(in_any_weather_the_limits_hold_and_all_is_delivered_or_dead),
