@@ -459,6 +459,7 @@ static bool prepare_settle(struct ship *ship)
 	if (!settle_is_due(ship))
 		return false;
 	write_report(ship);
+	meter_write(ship);
 	size_t count = ship->verdict_count;
 	if (count > ship->change_room) {
 		struct spool_change *grown = realloc(ship->changes, count * sizeof *grown);
@@ -497,13 +498,13 @@ bool claim_is_full(const struct ship *ship)
  * room. */
 static bool may_build(const struct ship *ship)
 {
-	return !ship->stopping && ship->paused_at < 0 && !flow_has_hands_full(ship) &&
+	return !ship->stopping && !ship->closed && ship->paused_at < 0 && !flow_has_hands_full(ship) &&
 	       ship->breaker.state == DESTINATION_UP && memory_room(ship) >= ship->need;
 }
 
 unsigned claim_room(const struct ship *ship)
 {
-	if (ship->stopping || ship->paused_at >= 0 || !ship->pause_known ||
+	if (ship->stopping || ship->closed || ship->paused_at >= 0 || !ship->pause_known ||
 	    ship->storage == SPOOL_FULL || ship->storage == SPOOL_IO ||
 	    ship->storage == SPOOL_DENIED)
 		return 0;
@@ -581,7 +582,7 @@ static void prepare_tried(struct ship *ship, const struct app *app)
 /* A held app whose probe is due, or APP_PLACES. */
 size_t claim_app_to_probe(const struct ship *ship)
 {
-	if (ship->stopping || ship->paused_at >= 0 ||
+	if (ship->stopping || ship->closed || ship->paused_at >= 0 ||
 	    ship->roster.ready.count + ship->roster.cold.count > WINDOW)
 		return APP_PLACES;
 	bool alive = ship->breaker.state == DESTINATION_UP ||

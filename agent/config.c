@@ -37,6 +37,7 @@ enum section {
 	SECTION_FORMAT,
 	SECTION_SPOOL,
 	SECTION_RETRY,
+	SECTION_LIMITS,
 	SECTION_LOG,
 	SECTION_NOTIFY,
 	SECTION_METRICS,
@@ -46,11 +47,12 @@ enum section {
 static const char *const section_names[SECTION_COUNT] = {
 	[SECTION_ENDPOINT] = "endpoint", [SECTION_APP] = "app",     [SECTION_FORMAT] = "format",
 	[SECTION_SPOOL] = "spool",       [SECTION_RETRY] = "retry", [SECTION_LOG] = "log",
-	[SECTION_NOTIFY] = "notify",     [SECTION_METRICS] = "metrics",
+	[SECTION_NOTIFY] = "notify",     [SECTION_METRICS] = "metrics", [SECTION_LIMITS] = "limits",
 };
 
 #define SECTIONS_IN_WORDS \
-	"[endpoint], [app NAME], [format NAME], [spool], [retry], [log], [notify] and [metrics]"
+	"[endpoint], [app NAME], [format NAME], [spool], [retry], [limits], [log], [notify] and " \
+	"[metrics]"
 
 enum value_kind {
 	VALUE_DURATION,  /* int64_t, ms */
@@ -67,6 +69,7 @@ enum value_kind {
 	VALUE_KEY_FILE,
 	VALUE_VERSION,
 	VALUE_COMMAND,   /* may be empty: none */
+	VALUE_LIMIT,     /* may be empty: none; see budget.h */
 	VALUE_WHEN_FULL, /* the enums */
 	VALUE_LOG_LEVEL,
 	VALUE_LOG_FORMAT
@@ -129,6 +132,14 @@ static const struct key keys[] = {
 	  24 * HOUR, "base to 24h, such as 5m" },
 	{ SECTION_RETRY, "max_attempts", VALUE_COUNT, offsetof(struct config, max_attempts), 1,
 	  1000, "a whole number from 1 to 1000, such as 8" },
+	{ SECTION_LIMITS, "rate", VALUE_LIMIT, offsetof(struct config, limits.rate), 0, 0,
+	  "so many records a second, minute or hour, 1 to 1000000, such as 5/s, 300/m or 1000/h" },
+	{ SECTION_LIMITS, "bandwidth", VALUE_LIMIT, offsetof(struct config, limits.bandwidth), 0, 0,
+	  "so many bytes a second, at least 1K/s, such as 64K/s" },
+	{ SECTION_LIMITS, "daily", VALUE_LIMIT, offsetof(struct config, limits.daily), 0, 0,
+	  "so many bytes a day, at least 64K, such as 50M" },
+	{ SECTION_LIMITS, "hours", VALUE_LIMIT, offsetof(struct config, limits.windows), 0, 0,
+	  "at most 8 spans of local time, such as 01:00-05:00 or 12:30-13:00, 22:00-06:00" },
 	{ SECTION_LOG, "level", VALUE_LOG_LEVEL, offsetof(struct config, log_level), 0, 0,
 	  "error, warning, info or debug" },
 	{ SECTION_LOG, "format", VALUE_LOG_FORMAT, offsetof(struct config, log_format), 0, 0,
@@ -321,7 +332,7 @@ static bool set_value(struct parser *parser, const struct key *key, const char *
 	int64_t number;
 
 	if (*value == '\0' && key->kind != VALUE_PROXY && key->kind != VALUE_FILE &&
-	    key->kind != VALUE_COMMAND && key->kind != VALUE_OUTPUT)
+	    key->kind != VALUE_COMMAND && key->kind != VALUE_OUTPUT && key->kind != VALUE_LIMIT)
 		return fail(parser,
 		            "%s has no value; right would be %s (or no such line, for the default)",
 		            key->name, key->right);
@@ -383,6 +394,10 @@ static bool set_value(struct parser *parser, const struct key *key, const char *
 		if (!is_version(value))
 			return refuse(parser, key, "this is not a version");
 		break;
+	case VALUE_LIMIT:
+		if (!budget_set(&parser->config->limits, key->name, value))
+			return refuse(parser, key, "this is no such limit");
+		return true;
 	case VALUE_WHEN_FULL:
 		if (strcmp(value, "reject") != 0 && strcmp(value, "drop-oldest") != 0)
 			return fail(parser, "%s: '%s' is not known; right would be %s", key->name, value,
@@ -900,6 +915,7 @@ static char *masked_address(const char *address)
 static char *value_in_words(const struct key *key, const void *place)
 {
 	static const int64_t spans[] = { HOUR, MINUTE, SECOND }, sizes[] = { GIB, MIB, KIB };
+	char limit[BUDGET_TEXT_SIZE];
 	const char *text;
 
 	switch (key->kind) {
@@ -921,6 +937,10 @@ static char *value_in_words(const struct key *key, const void *place)
 	case VALUE_WHEN_FULL:
 		return copy(*(const enum config_when_full *)place == WHEN_FULL_REJECT ? "reject"
 		                                                                      : "drop-oldest");
+	case VALUE_LIMIT:
+		text = (const char *)place - key->offset;
+		budget_text(&((const struct config *)(const void *)text)->limits, key->name, limit);
+		return copy(limit);
 	case VALUE_LOG_LEVEL:
 		return copy(levels[*(const enum config_log_level *)place]);
 	case VALUE_URL:

@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "agent/budget.h"
+
 #define CONFIG_DEFAULT_FILE "/etc/reconify-agent/agent.conf"
 #define CONFIG_DEFAULT_SPOOL "/var/lib/reconify-agent/spool.db"
 #define CONFIG_APPS_MAX 64
@@ -50,6 +52,7 @@ struct config {
 	unsigned max_attempts;
 	int64_t keep_dead;      /* ms that a dead letter is kept; CONFIG_FOREVER */
 	int64_t keep_delivered; /* ms that a receipt is kept; 0: none is */
+	struct budget_limits limits;
 	enum config_log_level log_level;
 	enum config_log_format log_format;
 	int64_t log_summary;  /* ms between two lines while something is wrong; 0: none */

@@ -15,11 +15,13 @@
 #include <unistd.h>
 
 #include "agent/client.h"
+#include "agent/limits.h"
 #include "agent/lock.h"
 #include "agent/log.h"
 #include "agent/loop.h"
 #include "agent/pause.h"
 #include "agent/ship.h"
+#include "agent/progress.h"
 #include "agent/status.h"
 
 #define WATCH_INTERVAL_MS 200
@@ -241,7 +243,8 @@ struct drain {
 	struct spool *watch; /* for looking on */
 	int64_t last_id;
 	struct spool_ledger before;
-	bool progress;
+	bool shows;
+	struct progress progress;
 };
 
 static int64_t monotonic_ms(void)
@@ -252,15 +255,36 @@ static int64_t monotonic_ms(void)
 	return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
 }
 
+static int64_t wall_ms(void)
+{
+	struct timespec time;
+	if (clock_gettime(CLOCK_REALTIME, &time) != 0)
+		return 0;
+	return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
+}
+
+static void begin_progress(struct drain *drain)
+{
+	if (drain->shows)
+		progress_begin(&drain->progress, stderr, drain->before.waiting, monotonic_ms());
+}
+
+static void end_progress(struct drain *drain)
+{
+	if (drain->shows)
+		progress_end(&drain->progress);
+}
+
 static void show_progress(void *context)
 {
-	const struct drain *drain = context;
+	struct drain *drain = context;
 	struct spool_ledger ledger;
-	if (!drain->progress || spool_read_ledger(drain->watch, -1, &ledger) != SPOOL_OK)
+	if (!drain->shows || spool_read_ledger(drain->watch, -1, &ledger) != SPOOL_OK)
 		return;
-	(void)fprintf(stderr, "reconify-agent: %" PRId64 " of %" PRId64 " delivered, %" PRId64
-	              " waiting\n", ledger.delivered - drain->before.delivered,
-	              drain->before.waiting, ledger.waiting);
+	/* What came since its start is not this drain's. */
+	int64_t left = ledger.waiting - (ledger.accepted - drain->before.accepted);
+	progress_show(&drain->progress, drain->before.waiting - (left > 0 ? left : 0),
+	              monotonic_ms());
 }
 
 static struct config *reload_drain(void *context, char **error)
@@ -302,6 +326,10 @@ static int conclude(const struct drain *drain, const struct report *report)
 	else if (left && report->state != DESTINATION_UP)
 		(void)fprintf(stderr, "reconify-agent: the endpoint is %s: %s\n",
 		              report_state_name(report->state), report->reason);
+	char wait[LIMITS_WORDS_SIZE];
+	limits_wait_words(report, wall_ms(), wait);
+	if (left && wait[0] != '\0')
+		(void)fprintf(stderr, "reconify-agent: %s\n", wait);
 	for (size_t i = 0; left && i < report->app_count; i++)
 		if (report->apps[i].held)
 			(void)fprintf(stderr, "reconify-agent: app %s is held: %s\n", report->apps[i].name,
@@ -335,28 +363,29 @@ static int need_no_pause(struct spool *spool, const char *path)
 }
 
 /* Beside a running agent: that one ships, this one looks on. */
-static int watch_agent(const struct drain *drain, const struct config *config, int64_t wait)
+static int watch_agent(struct drain *drain, const struct config *config, int64_t wait)
 {
 	struct report report = { .state = DESTINATION_UP };
-	int64_t end = monotonic_ms() + wait, second = monotonic_ms() + 1000;
+	int64_t end = monotonic_ms() + wait;
 	if (!client_ask(config->spool_path, CLIENT_TRY_NOW, &report))
 		return complain(EX_TEMPFAIL, config->spool_path,
 		                ": another agent has this spool, but does not answer");
+	begin_progress(drain);
 	for (;;) {
 		const struct timespec moment = { 0, WATCH_INTERVAL_MS * 1000000L };
 		(void)nanosleep(&moment, NULL);
 		if (!something_left(drain->watch, drain->last_id))
 			break;
-		if (!client_ask(config->spool_path, CLIENT_STATUS, &report))
+		if (!client_ask(config->spool_path, CLIENT_STATUS, &report)) {
+			end_progress(drain);
 			return complain(EX_TEMPFAIL, config->spool_path,
 			                ": the agent of this spool has ended; try again");
+		}
 		if (report.quiet && (report.state == DESTINATION_PAUSED || monotonic_ms() >= end))
 			break;
-		if (monotonic_ms() >= second) {
-			show_progress((void *)(uintptr_t)drain);
-			second += 1000;
-		}
+		show_progress(drain);
 	}
+	end_progress(drain);
 	return conclude(drain, &report);
 }
 
@@ -368,7 +397,7 @@ int daemon_drain(const struct daemon_call *call, struct config *config, bool pro
 	struct lock lock;
 	struct report last;
 	pid_t holder = 0;
-	struct drain drain = { .call = *call, .progress = progress };
+	struct drain drain = { .call = *call, .shows = progress };
 	char *path = strdup(config->spool_path);
 
 	protect_process();
@@ -408,6 +437,7 @@ int daemon_drain(const struct daemon_call *call, struct config *config, bool pro
 		struct log log = log_open(config, LOG_WARNING);
 		apply_limits(spool, config, &log);
 		lock_note_crashes(&lock);
+		begin_progress(&drain);
 		struct loop_options options = {
 			.spool_path = drain.call.spool_path, .lock = &lock, .log = log,
 			.last_id = drain.last_id, .wait = wait, .progress = show_progress,
@@ -421,6 +451,7 @@ int daemon_drain(const struct daemon_call *call, struct config *config, bool pro
 		spool_close(spool);
 	}
 	lock_release(&lock);
+	end_progress(&drain);
 	if (code == EX_OK)
 		code = conclude(&drain, &last);
 	/* Who looked on leaves a -wal behind; the last to leave copies it back, so that the

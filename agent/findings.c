@@ -4,7 +4,9 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
+#include "agent/limits.h"
 #include "agent/words.h"
 
 /* Of max_spool, in percent. */
@@ -108,6 +110,16 @@ static void judge_destination(const struct status *status, struct found *found)
 	}
 }
 
+static void judge_limits(const struct status *status, struct found *found)
+{
+	char words[LIMITS_WORDS_SIZE];
+	limits_wait_words(&status->report, status->now, words);
+	if (status->live && status->ledger.waiting > 0 && words[0] != '\0')
+		advise(add(found, FINDING_NOTE, "limit", "what waits %s", words),
+		       "nothing, or change [limits] in %s, then: systemctl reload reconify-agent",
+		       status->config_file);
+}
+
 static void judge_apps(const struct status *status, struct found *found)
 {
 	const struct report *report = &status->report;
@@ -192,6 +204,7 @@ size_t findings_collect(const struct status *status, struct finding findings[FIN
 	struct found found = { .findings = findings };
 	judge_agent(status, &found);
 	judge_destination(status, &found);
+	judge_limits(status, &found);
 	judge_apps(status, &found);
 	judge_storage(status, &found);
 	judge_records(status, &found);

@@ -6,6 +6,7 @@
 #define AGENT_FLOW_H
 
 #include "agent/breaker.h"
+#include "agent/budget.h"
 #include "agent/events.h"
 #include "agent/rate.h"
 #include "agent/roster.h"
@@ -71,6 +72,13 @@ struct ship {
 	struct ship_world world;
 	struct breaker breaker;
 	struct breaker_limits limits;
+	struct budget budget;
+	int64_t zone, zone_until;  /* of local time, and when to look at it again (monotonic) */
+	enum budget_limit limit;   /* what lets nothing be posted until `limit_until` */
+	int64_t limit_until;
+	bool closed;               /* that is the calendar's, and may take hours */
+	bool closed_known;         /* and is what was said last */
+	bool spent_due;            /* the day's count is to be written with the next settle */
 	int64_t last_id; /* rows behind this one are not for this run */
 
 	struct roster roster;
@@ -113,6 +121,7 @@ struct ship {
 	int64_t damaged_from, damaged_to;
 
 	char reason[REPORT_REASON_SIZE]; /* why the destination is not up */
+	int64_t asked_until; /* the server asked not to be tried before (monotonic) */
 	int64_t since, last_delivered_at, started_at;
 	struct rate rate; /* of what was delivered and is settled */
 	int64_t shrink_at; /* when to give free space back, INT64_MAX: there is none */
@@ -162,6 +171,11 @@ static inline bool flow_tells(const struct ship *ship)
 	return ship->world.tell != NULL && ship->config->notify_command != NULL;
 }
 
+static inline int64_t flow_latest(int64_t a, int64_t b)
+{
+	return a > b ? a : b;
+}
+
 /* One sentence for the log. */
 void flow_say(const struct ship *ship, enum config_log_level level, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
@@ -205,6 +219,30 @@ void flow_cool(struct ship *ship, struct item *item);
 /* Forgets all but what is on its way, and reads from the first id on. `other_file`:
  * also what is done with, though its rows may still be there. */
 void flow_start_over(struct ship *ship, bool other_file);
+
+/* Under this name the spool keeps what was spent of the day's budget. */
+#define METER_NOTE "traffic"
+
+/* Sees what the limits say now. Call when time has passed. */
+void meter_look(struct ship *ship);
+
+/* True when this record may be posted now, which is then counted. */
+bool meter_lets(struct ship *ship, struct item *item);
+
+/* What its post really came to. */
+void meter_answered(struct ship *ship, struct item *item, const struct answer *answer);
+
+/* While the calendar lets nothing go: gives the payloads' memory back, and says so. */
+void meter_close(struct ship *ship);
+
+/* Adds the day's count, where it is another, to a settle that is under way. */
+void meter_write(struct ship *ship);
+
+/* After a reload; `before` are the limits that held. */
+void meter_adapt(struct ship *ship, const struct budget_limits *before);
+
+/* Fills in what the report says of the limits. */
+void meter_report(const struct ship *ship, struct report *report);
 
 /* True when no further records are wanted in memory. */
 bool claim_is_full(const struct ship *ship);

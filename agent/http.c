@@ -12,6 +12,10 @@
 #include <sys/socket.h>
 
 #define HEADER_VALUE_SIZE 128
+/* Bytes on the line that nobody counts for us, as they usually are. */
+#define CONNECT_COST 250
+#define HANDSHAKE_COST 5500
+#define REQUEST_COST 400
 
 struct http {
 	CURL *easy;
@@ -27,6 +31,7 @@ struct http {
 	int64_t progress, progress_at; /* bytes that curl took, and when anything last moved */
 	int64_t arrived, arrives_at;   /* on its connection: acknowledged; and when its own are */
 	curl_socket_t socket;
+	int64_t handshake; /* bytes that opening a connection is likely to cost */
 	bool cut;
 	bool headed; /* the final answer's header block came to its end */
 	size_t body_size;
@@ -139,6 +144,9 @@ static bool set_transfer(struct http *http, const struct config *config)
 	ok = curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, keep_headers) == CURLE_OK && ok;
 	ok = curl_easy_setopt(easy, CURLOPT_HEADERDATA, http) == CURLE_OK && ok;
 	ok = curl_easy_setopt(easy, CURLOPT_HTTPHEADER, &http->headers[0]) == CURLE_OK && ok;
+	/* The limits count a record as a whole; a large one must not take all of the line. */
+	ok = curl_easy_setopt(easy, CURLOPT_MAX_SEND_SPEED_LARGE,
+	                      (curl_off_t)config->limits.bandwidth) == CURLE_OK && ok;
 #if LIBCURL_VERSION_NUM >= 0x075700
 	/* A resolver that hangs must not hold up the end of the program. */
 	ok = curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L) == CURLE_OK && ok;
@@ -182,6 +190,7 @@ struct http *http_new(const struct config *config, const struct http_sockets *so
 		return NULL;
 	http->owner = owner;
 	http->timeout = config->timeout;
+	http->handshake = is_https(config) ? HANDSHAKE_COST : CONNECT_COST;
 	http->headers[0] = (struct curl_slist){ content_type, &http->headers[1] };
 	http->headers[1] = (struct curl_slist){ http->key_header, &http->headers[2] };
 	http->headers[2] = (struct curl_slist){ no_expect, NULL };
@@ -323,10 +332,25 @@ static enum answer_kind kind_of(const struct http *http, CURLcode code)
 	}
 }
 
+/* As well as it can be known; see budget_cost(). */
+static int64_t traffic_of(const struct http *http)
+{
+	curl_off_t uploaded = 0, ready = 0;
+	long connects = 0;
+	(void)curl_easy_getinfo(http->easy, CURLINFO_SIZE_UPLOAD_T, &uploaded);
+	(void)curl_easy_getinfo(http->easy, CURLINFO_PRETRANSFER_TIME_T, &ready);
+	(void)curl_easy_getinfo(http->easy, CURLINFO_NUM_CONNECTS, &connects);
+	int64_t bytes = (int64_t)uploaded + (int64_t)http->header_bytes + (int64_t)http->body_size;
+	if (ready > 0)
+		bytes += REQUEST_COST;
+	bytes += connects > 0 ? connects * http->handshake : 0;
+	return bytes + bytes / 25 + (ready > 0 ? REQUEST_COST / 4 : CONNECT_COST);
+}
+
 void http_result(struct http *http, CURLcode code, bool stuck, struct answer *answer)
 {
 	long status = 0;
-	*answer = (struct answer){ .kind = kind_of(http, code) };
+	*answer = (struct answer){ .kind = kind_of(http, code), .traffic = traffic_of(http) };
 	(void)curl_easy_getinfo(http->easy, CURLINFO_RESPONSE_CODE, &status);
 	if (stuck) {
 		answer->kind = ANSWER_TIMEOUT;

@@ -29,6 +29,7 @@
 #include "agent/hook.h"
 #include "agent/http.h"
 #include "agent/job.h"
+#include "agent/netlink.h"
 #include "agent/ship.h"
 
 /* Microseconds, for which libuv's own timers are too coarse; see on_recheck(). */
@@ -39,6 +40,12 @@
 #define ANSWER_GRACE 3000     /* ms for answers that are on their way, at the end */
 #define DRAIN_LOCK_PATIENCE 20000 /* ms; what was delivered meanwhile is to be settled */
 #define STOP_LIMIT 8000       /* ms until the end comes whatever happens */
+/* From the news of a network to the try: others of the fleet hear them at the same
+ * moment, and an address often comes a little before its route. Then no further try
+ * of this kind for some time, however often a link flaps. All in ms. */
+#define NETWORK_WAIT 300
+#define NETWORK_JITTER 1700
+#define NETWORK_REST 5000
 #define REQUEST_SIZE 32
 #define VISITORS_MAX 16
 #define TURN_ROUNDS 8
@@ -107,6 +114,10 @@ struct loop {
 	bool curl_due; /* to be seen to before the loop waits again */
 
 	uv_timer_t alarm, poll_timer, stop_timer, tick;
+	uv_timer_t network_timer;
+	int network_file; /* -1: none is to be had */
+	uv_poll_t network;
+	bool network_open;
 	int recheck_file; /* a timerfd */
 	int64_t recheck_delay;
 	uv_poll_t recheck;
@@ -165,6 +176,15 @@ static int64_t world_wall(void *self)
 	if (clock_gettime(CLOCK_REALTIME, &time) != 0)
 		return 0;
 	return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
+}
+
+static int64_t world_zone(void *self, int64_t wall)
+{
+	time_t seconds = (time_t)(wall / 1000);
+	struct tm parts;
+	(void)self;
+	tzset(); /* the host may have been moved since */
+	return localtime_r(&seconds, &parts) != NULL ? (int64_t)parts.tm_gmtoff * 1000 : 0;
 }
 
 static uint64_t world_random(void *self)
@@ -889,6 +909,60 @@ static void tell_manager(struct loop *loop)
 	notify_status(&loop->options->notify, sentence);
 }
 
+/* --- The network's return ------------------------------------------------ */
+
+static void on_network_rested(uv_timer_t *timer)
+{
+	go_on(timer->data);
+}
+
+static void on_network_wait(uv_timer_t *timer)
+{
+	struct loop *loop = timer->data;
+	arm(timer, on_network_rested, NETWORK_REST, 0);
+	ship_try_network(loop->ship);
+	go_on(loop);
+}
+
+static void on_network(uv_poll_t *poll, int status, int events)
+{
+	struct loop *loop = poll->data;
+	(void)events;
+	/* An error is that news were lost: as good as news. */
+	if (!netlink_read(loop->network_file) && status >= 0)
+		return;
+	(void)uv_poll_stop(poll);
+	arm(&loop->network_timer, on_network_wait,
+	    NETWORK_WAIT + (int64_t)(world_random(NULL) % NETWORK_JITTER), 0);
+}
+
+/* Listens only while that may help: a host whose routes change all the time wakes nobody
+ * who does not wait. What happened before is read first, and is worth one try. */
+static void listen_to_network(struct loop *loop)
+{
+	if (!loop->network_open)
+		return;
+	bool listens = uv_is_active((uv_handle_t *)&loop->network);
+	bool waits = !loop->stopping && ship_waits_for_network(loop->ship) &&
+	             !uv_is_active((uv_handle_t *)&loop->network_timer);
+	if (waits && !listens)
+		(void)uv_poll_start(&loop->network, UV_READABLE, on_network);
+	else if (!waits && listens)
+		(void)uv_poll_stop(&loop->network);
+}
+
+static void open_network(struct loop *loop)
+{
+	loop->network_file = netlink_open();
+	if (loop->network_file < 0 ||
+	    uv_poll_init(&loop->uv, &loop->network, loop->network_file) != 0) {
+		log_line(&loop->options->log, LOG_DEBUG, "no news of the network are to be had here");
+		return;
+	}
+	loop->network_open = true;
+	loop->network.data = loop;
+}
+
 /* --- Visitors ----------------------------------------------------------- */
 
 static void on_visitor_closed(uv_handle_t *handle)
@@ -1103,10 +1177,12 @@ static void go_on(struct loop *loop)
 	}
 	run_hooks(loop);
 	tell_manager(loop);
+	listen_to_network(loop);
 	if (loop->options->last_id != INT64_MAX && !loop->stopping && ship_is_quiet(loop->ship)) {
 		struct report report;
 		ship_report(loop->ship, &report);
-		bool finished = report.state == DESTINATION_UP && report.retrying == 0;
+		bool finished = report.state == DESTINATION_UP && report.retrying == 0 &&
+		                report.limit[0] == '\0';
 		for (size_t i = 0; i < report.app_count; i++)
 			finished = finished && !report.apps[i].held;
 		if (finished || report.state == DESTINATION_PAUSED ||
@@ -1207,6 +1283,7 @@ static int init(struct loop *loop)
 	init_timer(loop, &loop->stop_timer);
 	init_timer(loop, &loop->tick);
 	init_timer(loop, &loop->hook_timer);
+	init_timer(loop, &loop->network_timer);
 	(void)uv_prepare_init(&loop->uv, &loop->turn);
 	loop->turn.data = loop;
 	(void)uv_prepare_start(&loop->turn, on_turn);
@@ -1310,6 +1387,8 @@ static void finish(struct loop *loop)
 	}
 	if (loop->notify_file >= 0)
 		(void)close(loop->notify_file);
+	if (loop->network_file >= 0)
+		(void)close(loop->network_file);
 	if (loop->recheck_file >= 0)
 		(void)close(loop->recheck_file);
 	if (loop->folder >= 0)
@@ -1332,14 +1411,15 @@ int loop_run(const struct loop_options *options, struct config **config,
 	loop->config = *config;
 	loop->spool = *spool;
 	*spool = NULL;
-	loop->notify_file = loop->folder = loop->recheck_file = -1;
+	loop->notify_file = loop->folder = loop->recheck_file = loop->network_file = -1;
 	loop->last_socket = CURL_SOCKET_BAD;
 	loop->drain_until = world_now(NULL) + options->wait;
 	loop->stop_at = world_now(NULL);
 
+	char *spent = spool_note(loop->spool, "traffic");
 	struct ship_world world = {
-		.self = loop, .now = world_now, .wall = world_wall, .random = world_random,
-		.work = world_work, .post = world_post, .alarm = world_alarm,
+		.self = loop, .now = world_now, .wall = world_wall, .zone = world_zone,
+		.random = world_random, .work = world_work, .post = world_post, .alarm = world_alarm,
 		.suspect = world_suspect, .say = world_say,
 		.tell = options->last_id == INT64_MAX ? world_tell : NULL
 	};
@@ -1347,9 +1427,11 @@ int loop_run(const struct loop_options *options, struct config **config,
 		.careful = options->lock->crashed,
 		.condemned = options->lock->crashes >= LOCK_CRASHES_MAX ? options->lock->suspect : NULL,
 		.last_id = options->last_id,
+		.spent = spent,
 		.told = options->told
 	};
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
+		free(spent);
 		free(loop);
 		return EX_OSERR;
 	}
@@ -1357,9 +1439,11 @@ int loop_run(const struct loop_options *options, struct config **config,
 	int code = init(loop);
 	if (code == EX_OK && (loop->ship = ship_new(loop->config, &world, &ship_options)) == NULL)
 		code = EX_OSERR;
+	free(spent);
 	if (code == EX_OK) {
 		watch_spool(loop);
 		open_socket(loop);
+		open_network(loop);
 		int64_t poll = loop->spool_watch < 0 ? 1000 : SAFETY_POLL;
 		if (options->notify.watchdog > 0 && options->notify.watchdog / 2 < poll)
 			poll = options->notify.watchdog / 2;

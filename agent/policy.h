@@ -30,6 +30,7 @@ struct answer {
 	bool body_cut;           /* the body was larger than what is kept */
 	const char *retry_after; /* the headers' values, NULL where absent */
 	const char *date;
+	int64_t traffic;         /* bytes on the line, both ways, as well as it is known; 0: not */
 	const char *detail;      /* else: the transport's own words; never NULL then */
 };
 

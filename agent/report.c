@@ -38,6 +38,8 @@ void report_sentence(const struct report *report, char *into, size_t size)
 		(void)snprintf(into, size, "paused, nothing is sent: %s", report_paused);
 	else if (report->state != DESTINATION_UP)
 		(void)snprintf(into, size, "%s", state_names[report->state]);
+	else if (strcmp(report->limit, "hours") == 0 || strcmp(report->limit, "daily") == 0)
+		(void)snprintf(into, size, "records wait for [limits] %s", report->limit);
 	else if (held != NULL)
 		(void)snprintf(into, size, "app %s is held, others are shipped as they come: %s",
 		               held->name, held->reason);
@@ -48,9 +50,13 @@ void report_sentence(const struct report *report, char *into, size_t size)
 /* One table for both directions, so that they cannot drift apart. */
 #define NUMBERS(each)                                                                  \
 	each(as_of) each(since) each(next_try_at) each(last_delivered_at) each(failures)   \
-	each(started_at) each(delivered_10s) each(delivered_60s) each(in_flight) each(retrying) each(retrying_id) each(retrying_attempts)           \
-	each(damaged_from) each(damaged_to)
-#define TEXTS(each) each(reason) each(retrying_reason) each(storage)
+	each(started_at) each(delivered_10s) each(delivered_60s) each(in_flight) each(retrying)  \
+	each(retrying_id) each(retrying_attempts)                                                \
+	each(damaged_from) each(damaged_to) each(limit_rate) each(limit_rate_span)         \
+	each(limit_bandwidth) each(limit_daily) each(limit_spent) each(limit_hours_end)    \
+	each(limit_until)
+#define TEXTS(each) each(reason) each(retrying_reason) each(storage) each(limit)         \
+	each(limit_hours)
 
 char *report_to_json(const struct report *report)
 {

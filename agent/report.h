@@ -42,6 +42,14 @@ struct report {
 	int64_t last_delivered_at;
 	int64_t started_at;
 	int64_t delivered_10s, delivered_60s; /* records, in the last 10 and 60 s */
+	/* [limits], 0 where there is no such limit. */
+	int64_t limit_rate, limit_rate_span;       /* so many posts in so many ms */
+	int64_t limit_bandwidth;                   /* bytes a second */
+	int64_t limit_daily, limit_spent;          /* bytes; spent of them in this local day */
+	char limit_hours[BUDGET_TEXT_SIZE];       /* as configured, "" none */
+	int64_t limit_hours_end;                   /* the hours that are now end, -1: they do not */
+	char limit[16];                            /* which one keeps what waits from being sent, */
+	int64_t limit_until;                       /* and until when; "", -1: none does */
 	unsigned failures;               /* tries that failed since it went down */
 	int64_t in_flight;
 	int64_t retrying;                /* records that fail by themselves */

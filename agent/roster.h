@@ -47,6 +47,7 @@ struct item {
 	char *payload;
 	size_t size;
 	int64_t bytes;
+	int64_t charged;     /* to the limits, for the post under way */
 	bool keyed;
 	bool done;           /* QUEUED for good: it has its verdict, whatever the file shows */
 	bool probe;          /* tries whether a held app is taken again */

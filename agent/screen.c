@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "agent/findings.h"
+#include "agent/limits.h"
 
 #define SPAN_SIZE 48
 #define INDENT 13
@@ -319,6 +320,26 @@ static void print_space(const struct screen *screen, const struct status *status
 		say(screen, out, "storage", "%s", status->report.storage);
 }
 
+struct limits_lines {
+	const struct screen *screen;
+	FILE *out;
+	bool labelled;
+};
+
+static void print_limit(void *context, const char *words)
+{
+	struct limits_lines *lines = context;
+	say(lines->screen, lines->out, lines->labelled ? "" : "limits", "%s", words);
+	lines->labelled = true;
+}
+
+static void print_limits(const struct screen *screen, const struct status *status, FILE *out)
+{
+	struct limits_lines lines = { screen, out, false };
+	if (status->live)
+		limits_words(&status->report, status->now, print_limit, &lines);
+}
+
 static void print_ledger(const struct screen *screen, const struct status *status, FILE *out)
 {
 	const struct spool_ledger *ledger = &status->ledger;
@@ -341,6 +362,7 @@ void screen_print(const struct screen *screen, const struct status *status, FILE
 	print_delivering(screen, status, out);
 	print_waiting(screen, status, out);
 	print_destination(screen, status, out);
+	print_limits(screen, status, out);
 	print_rate(screen, status, out);
 	print_dead(screen, status, out);
 	print_space(screen, status, out);

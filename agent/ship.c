@@ -340,6 +340,7 @@ static void destination_alive(struct ship *ship, const struct item *by)
 	int64_t witness = breaker_blames_witness(&ship->breaker) ? ship->breaker.witness : 0;
 	if (!breaker_alive(&ship->breaker, flow_now(ship)))
 		return;
+	ship->asked_until = 0;
 	flow_say(ship, LOG_INFO, "the endpoint is available again");
 	unpark(ship);
 	ship->since = ship->world.wall(ship->world.self);
@@ -439,6 +440,8 @@ static void handle_unavailable(struct ship *ship, struct item *item,
 	item->failures++;
 	item->epoch = ship->breaker.epoch;
 	bool lost = breaker_failed(&ship->breaker, &ship->limits, &failure, flow_now(ship), flow_dice(ship));
+	if (judgement->retry_after > 0)
+		ship->asked_until = flow_now(ship) + judgement->retry_after;
 	if (!was_up || lost)
 		(void)snprintf(ship->reason, sizeof ship->reason, "%s", reason);
 	if (was_up && !lost) {
@@ -621,6 +624,7 @@ void ship_answered(struct ship *ship, void *ticket, const struct answer *answer)
 	struct item *item = ticket;
 	struct judgement judgement = policy_judge(answer, ship->world.wall(ship->world.self));
 	char reason[REPORT_REASON_SIZE] = "";
+	meter_answered(ship, item, answer);
 	if (judgement.verdict != VERDICT_DELIVERED)
 		describe(reason, sizeof reason, &judgement, answer);
 	flow_clear_suspect(ship);
@@ -741,6 +745,13 @@ static void end_waits(struct ship *ship)
 	}
 }
 
+/* When a destination that is not up may be tried with this record. */
+static int64_t may_probe_at(const struct ship *ship, const struct item *item)
+{
+	int64_t at = breaker_next_try(&ship->breaker, item->id != ship->breaker.witness);
+	return ship->limit == BUDGET_FREE ? at : flow_latest(at, ship->limit_until);
+}
+
 static void set_alarm(struct ship *ship)
 {
 	int64_t time = flow_now(ship), at = INT64_MAX;
@@ -754,8 +765,7 @@ static void set_alarm(struct ship *ship)
 	bool sends = !ship->stopping && ship->paused_at < 0;
 	if (sends && ship->storage == SPOOL_BUSY && ship->roster.ready.first != NULL &&
 	    ship->roster.flying.count == 0)
-		at = flow_least(at, breaker_next_try(&ship->breaker, ship->roster.ready.first->id !=
-		                                                             ship->breaker.witness));
+		at = flow_least(at, may_probe_at(ship, ship->roster.ready.first));
 	if (!ship->stopping && ship->storage == SPOOL_OK) {
 		if (sends)
 			at = flow_least(at, ship->next_due);
@@ -770,13 +780,19 @@ static void set_alarm(struct ship *ship)
 		const struct item *first =
 			ship->roster.ready.first != NULL ? ship->roster.ready.first : ship->roster.cold.first;
 		if (sends && first != NULL && ship->roster.flying.count == 0 && !ship->working)
-			at = flow_least(at, breaker_next_try(&ship->breaker,
-			                                first->id != ship->breaker.witness));
-		for (size_t i = 0; sends && i < APP_PLACES; i++)
-			if (ship->apps[i].held && ship->apps[i].more_from != INT64_MAX &&
-			    ship->apps[i].probe_due > time)
-				at = flow_least(at, ship->apps[i].probe_due);
+			at = flow_least(at, may_probe_at(ship, first));
+		if (sends && first != NULL && ship->closed)
+			at = flow_least(at, ship->limit_until);
+		for (size_t i = 0; sends && i < APP_PLACES; i++) {
+			int64_t due = ship->apps[i].probe_due;
+			if (due != INT64_MAX && ship->closed)
+				due = flow_latest(due, ship->limit_until);
+			if (ship->apps[i].held && ship->apps[i].more_from != INT64_MAX && due > time)
+				at = flow_least(at, due);
+		}
 	}
+	if (ship->limit != BUDGET_FREE && ship->roster.ready.first != NULL && claim_room(ship) > 0)
+		at = flow_least(at, ship->limit_until);
 	if (!ship->working && ship->metrics_wanted && ship->config->metrics_file != NULL &&
 	    ship->storage == SPOOL_OK)
 		at = flow_least(at, ship->metrics_at);
@@ -843,11 +859,14 @@ static void pump(struct ship *ship)
 	end_waits(ship);
 	defer_witness(ship);
 	prefer_untried(ship);
+	meter_look(ship);
 	unsigned room = claim_room(ship);
-	while (room > 0 && ship->roster.ready.first != NULL) {
+	while (room > 0 && ship->roster.ready.first != NULL &&
+	       meter_lets(ship, ship->roster.ready.first)) {
 		post(ship, ship->roster.ready.first);
 		room--;
 	}
+	meter_close(ship);
 	claim_next(ship);
 	set_alarm(ship);
 }
@@ -933,6 +952,8 @@ struct ship *ship_new(const struct config *config, const struct ship_world *worl
 	ship->paused_at = -1;
 	ship->careful = options->careful ? CAREFUL_RECORDS : 0;
 	ship->last_id = options->last_id;
+	if (options->spent != NULL)
+		(void)budget_from_note(&ship->budget, options->spent);
 	if (options->condemned != NULL)
 		(void)snprintf(ship->condemned, sizeof ship->condemned, "%s", options->condemned);
 	breaker_init(&ship->breaker);
@@ -1041,12 +1062,15 @@ bool ship_is_quiet(const struct ship *ship)
 	if (ship->paused_at >= 0)
 		return true;
 	if (ship->breaker.state != DESTINATION_UP)
-		return ship->breaker.state == DESTINATION_HELD ||
+		return ship->breaker.state == DESTINATION_HELD || ship->closed ||
 		       ship->breaker.failures >= DRAIN_PROBES ||
 		       ship->breaker.next_try - flow_now(ship) > DRAIN_PATIENCE;
-	bool scanned = ship->scanned_once &&
-	               (!ship->more || ship->roster.waiting.count >= WAITING_MAX) && ship->roster.hungry == NULL;
-	return scanned && ship->roster.ready.count + ship->roster.cold.count == 0 &&
+	bool scanned = ship->scanned_once && ship->roster.hungry == NULL &&
+	               (!ship->more || ship->roster.waiting.count >= WAITING_MAX);
+	if (ship->closed && claim_is_full(ship))
+		return true; /* it knows enough of what waits for the limit */
+	bool none_to_send = ship->roster.ready.count + ship->roster.cold.count == 0;
+	return scanned && (none_to_send || ship->closed) &&
 	       claim_app_to_probe(ship) == APP_PLACES;
 }
 
@@ -1072,6 +1096,7 @@ bool ship_reload(struct ship *ship, const struct config *config)
 	ship->generation++;
 	ship->config = config;
 	set_limits(ship);
+	meter_adapt(ship, &old->limits);
 	metrics_file_close(&ship->metrics); /* it may be another file */
 	ship->metrics_wanted = true;
 	ship->metrics_at = flow_now(ship);
@@ -1119,6 +1144,21 @@ struct figures ship_figures(const struct ship *ship)
 	return ship->figures;
 }
 
+bool ship_waits_for_network(const struct ship *ship)
+{
+	bool any = ship->more || ship->roster.item_count > ship->kept_count;
+	return ship->breaker.state != DESTINATION_UP && any && !ship->stopping && !ship->closed &&
+	       flow_now(ship) >= ship->asked_until;
+}
+
+void ship_try_network(struct ship *ship)
+{
+	if (!ship_waits_for_network(ship))
+		return;
+	breaker_try_now(&ship->breaker, flow_now(ship));
+	pump(ship);
+}
+
 uint64_t ship_news(const struct ship *ship)
 {
 	return ship->news;
@@ -1144,6 +1184,7 @@ void ship_report(const struct ship *ship, struct report *report)
 		.scanned = ship->scanned_once,
 		.quiet = ship_is_quiet(ship)
 	};
+	meter_report(ship, report);
 	memcpy(report->reason, ship->reason, sizeof report->reason);
 	memcpy(report->storage, ship->storage_reason, sizeof report->storage);
 	if (ship->breaker.state != DESTINATION_UP)

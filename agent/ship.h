@@ -36,6 +36,7 @@ struct ship_world {
 	void *self;
 	int64_t (*now)(void *self);     /* ms, monotonic */
 	int64_t (*wall)(void *self);    /* ms since 1970 */
+	int64_t (*zone)(void *self, int64_t wall); /* ms that local time is ahead of it; NULL: 0 */
 	uint64_t (*random)(void *self);
 	/* Does job_run() elsewhere; ship_worked() follows. One at a time. */
 	void (*work)(void *self, struct job *job);
@@ -61,6 +62,7 @@ struct ship_options {
 	bool careful;         /* the agent crashed before: one record at a time for a while */
 	const char *told;     /* the note SHIP_TOLD_NOTE as it stands in the spool, or NULL */
 	const char *condemned; /* a uuid that crashed the agent three times, or NULL */
+	const char *spent;     /* the note "traffic" of the spool, NULL: there is none */
 	int64_t last_id;       /* ship rows up to this id; INT64_MAX: all, for ever */
 };
 
@@ -109,6 +111,13 @@ bool ship_is_stopped(const struct ship *ship);
 /* True when nothing more can be done before a retry is due or a row arrives:
  * everything has been tried that can be. Before the first scan: false. */
 bool ship_is_quiet(const struct ship *ship);
+
+/* True while records wait for the destination to come back, and its server did not ask
+ * for just that. */
+bool ship_waits_for_network(const struct ship *ship);
+
+/* The network may be back: a destination that is not up is tried now, with one record. */
+void ship_try_network(struct ship *ship);
 
 /* Takes another configuration. The old one may be freed when this returns true;
  * false: a job is using it, call again after ship_worked(). */

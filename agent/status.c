@@ -10,6 +10,7 @@
 
 #include "agent/client.h"
 #include "agent/findings.h"
+#include "agent/limits.h"
 #include "agent/lock.h"
 #include "agent/pause.h"
 #include "agent/words.h"
@@ -106,6 +107,10 @@ int status_collect(const struct config *config, int patience, struct status *sta
 	if (status->running)
 		status->live = client_ask(config->spool_path, CLIENT_STATUS, &status->report);
 	status->reported = status->live || (note != NULL && report_from_json(note, &status->report));
+	if (!status->live) {
+		status->report.limit[0] = '\0'; /* nothing is sent by then */
+		status->report.limit_until = -1;
+	}
 	if (!status->reported)
 		report_from_config(config, &status->report);
 	if (!status->live)
@@ -128,9 +133,12 @@ double status_rate(const struct status *status)
 int64_t status_backlog_gone_at(const struct status *status)
 {
 	double rate = status_rate(status);
+	if (rate <= 0 && status->live && status->ledger.waiting > 0)
+		rate = limits_rate(&status->report, status->ledger.bytes / status->ledger.waiting);
 	if (status->ledger.waiting == 0 || rate <= 0 || status->report.state != DESTINATION_UP)
 		return -1;
-	return status->now + (int64_t)((double)status->ledger.waiting * 1000 / rate);
+	return limits_forecast(&status->report, status->now, status->ledger.waiting,
+	                       status->ledger.bytes, rate);
 }
 
 /* --- As JSON ------------------------------------------------------------ */
@@ -217,6 +225,7 @@ bool status_print_json(const struct status *status, FILE *out)
 	     add_time(destination, "since", report->since) &&
 	     add_time(destination, "next_try_at", status->live ? report->next_try_at : -1) &&
 	     add_time(destination, "last_delivered_at", report->last_delivered_at);
+	ok = ok && limits_add_json(json, report);
 	cJSON *apps = ok ? cJSON_AddObjectToObject(json, "apps") : NULL;
 	ok = apps != NULL;
 	for (size_t i = 0; ok && i < report->app_count; i++)

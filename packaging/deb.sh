@@ -28,6 +28,8 @@ cp -R packaging/debian "$stage/debian"
 for kind in service sysusers tmpfiles; do
 	cp "packaging/systemd/reconify-agent.$kind" "$stage/debian/"
 done
+cp packaging/systemd/reconify-agent-drain.service \
+	"$stage/debian/reconify-agent.reconify-agent-drain.service"
 mv "$stage/debian/changelog.sh" "$out/changelog.sh"
 sh "$out/changelog.sh" "$SOURCE_DATE_EPOCH" >"$stage/debian/changelog"
 rm "$out/changelog.sh"

@@ -21,7 +21,7 @@ from support import eventually
 
 MEMBERS = {
     "version", "spool", "running", "pid", "as_of", "accepted", "delivered", "dead", "discarded",
-    "dropped", "purged", "removed", "lost", "waiting", "waiting_bytes", "max_spool", "max_record",
+    "dropped", "purged", "removed", "lost", "limits", "waiting", "waiting_bytes", "max_spool", "max_record",
     "in_flight", "retrying", "delivered_10s", "delivered_60s", "oldest_at", "balanced", "counted",
     "destination", "apps", "storage", "started_at", "rate", "backlog_gone_at", "dead_by_reason",
     "verdict", "findings"}

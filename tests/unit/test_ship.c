@@ -21,10 +21,11 @@
 #define SECOND INT64_C(1000)
 #define MINUTE (60 * SECOND)
 #define HOUR (60 * MINUTE)
+#define SEEDS 15
 #define WALL INT64_C(1700000000000)
 
 enum reply {
-	OK, S500, S503, S429, S409, S400, S401, S404, RESET, NO_CONNECTION, TIMED_OUT, HTML, LOCAL
+	OK, S500, S503, S429, S409, S400, S401, S404, RESET, NO_CONNECTION, TIMED_OUT, HTML, LOCAL, S503_LATER
 };
 
 struct row {
@@ -68,6 +69,11 @@ struct world {
 	struct job *job;
 	int64_t job_due, alarm;
 	bool inside; /* the flow's own call has not returned yet */
+	int64_t set_clock; /* what somebody has changed the wall clock by */
+	struct {
+		int64_t times[ROWS_MAX * 8], day, spent, level, level_at;
+		size_t count, first;
+	} line; /* what went over it, as the limits see that */
 
 	/* What the test decides. */
 	enum reply (*reply)(struct world *world, const struct row *row);
@@ -104,7 +110,51 @@ static int64_t world_now(void *self)
 
 static int64_t world_wall(void *self)
 {
-	return WALL + ((struct world *)self)->clock;
+	const struct world *world = self;
+	return WALL + world->clock + world->set_clock;
+}
+
+static int64_t world_zone(void *self, int64_t wall)
+{
+	(void)self;
+	(void)wall;
+	return 5 * HOUR + 30 * MINUTE;
+}
+
+/* The limits, judged in another way than the agent does. */
+static void check_limits(struct world *world, size_t size)
+{
+	const struct budget_limits *limits = &world->config->limits;
+	int64_t local = world_wall(world) + world_zone(world, 0), bytes = budget_cost((int64_t)size);
+	int64_t minute = local / MINUTE % 1440;
+	bool open = limits->window_count == 0;
+	for (size_t i = 0; i < limits->window_count; i++)
+		for (int m = limits->windows[i].from; m % 1440 != limits->windows[i].to % 1440; m++)
+			open = open || m % 1440 == minute;
+	if (!open)
+		fail_msg("a post at minute %" PRId64 " of the day", minute);
+	if (limits->daily > 0 && world->line.day != local / (24 * HOUR)) {
+		world->line.day = local / (24 * HOUR);
+		world->line.spent = 0;
+	}
+	world->line.spent += bytes;
+	if (limits->daily > 0 && world->line.spent > limits->daily && bytes < limits->daily / 2)
+		fail_msg("%" PRId64 " bytes in one day", world->line.spent);
+	if (limits->bandwidth > 0) {
+		int64_t drained = (world->clock - world->line.level_at) * limits->bandwidth / 1000;
+		world->line.level = world->line.level > drained ? world->line.level - drained : 0;
+		world->line.level_at = world->clock;
+		if (world->line.level > limits->bandwidth + 64)
+			fail_msg("%" PRId64 " bytes are on the line when the next come", world->line.level);
+		world->line.level += bytes;
+	}
+	if (limits->rate > 0 && world->line.count < ROWS_MAX * 8) {
+		world->line.times[world->line.count++] = world->clock;
+		while (world->clock - world->line.times[world->line.first] >= limits->rate_span)
+			world->line.first++;
+		if (world->line.count - world->line.first > (size_t)limits->rate)
+			fail_msg("%zu posts in one span", world->line.count - world->line.first);
+	}
 }
 
 static uint64_t world_random(void *self)
@@ -157,6 +207,7 @@ static void world_post(void *self, const struct ship_post *post)
 	assert_int_equal(post->payload[0], '{');
 	assert_int_equal(post->payload[post->size - 1], '}');
 	check_order(world, row);
+	check_limits(world, post->size);
 	row->posts++;
 	row->flying = true;
 	row->flown_at = world->clock;
@@ -203,7 +254,7 @@ static struct answer answer_for(enum reply reply)
 	static const char refused[] = "{\"status\":\"error\"}";
 	static const int statuses[] = {
 		[OK] = 200, [S500] = 500, [S503] = 503, [S429] = 429, [S409] = 409, [S400] = 400,
-		[S401] = 401, [S404] = 404, [HTML] = 200
+		[S401] = 401, [S404] = 404, [HTML] = 200, [S503_LATER] = 503
 	};
 	struct answer answer = { .kind = ANSWER_HTTP, .detail = "" };
 	switch (reply) {
@@ -221,6 +272,7 @@ static struct answer answer_for(enum reply reply)
 		break;
 	default:
 		answer.status = statuses[reply];
+		answer.retry_after = reply == S503_LATER ? "7200" : NULL;
 		answer.body = reply == OK ? ok : reply == HTML ? html : refused;
 		answer.body_size = strlen(answer.body);
 	}
@@ -273,6 +325,11 @@ static void end_flight(struct world *world, size_t place)
 	world->bytes_flying -= flight.size;
 	flight.row->flying = false;
 	struct answer answer = answer_for(flight.reply);
+	if (flight.reply == LOCAL) { /* nothing went over the line after all */
+		world->line.level -= budget_cost((int64_t)flight.size);
+		world->line.spent -= budget_cost((int64_t)flight.size);
+		world->line.spent = world->line.spent > 0 ? world->line.spent : 0;
+	}
 	flight.row->accepted = flight.row->accepted || flight.reply == OK;
 	flight.row->rejected = flight.row->rejected || flight.reply == S400;
 	flight.row->failures += flight.reply != OK;
@@ -456,7 +513,8 @@ static struct world *create(void)
 static void start_with(struct world *world, struct ship_options options)
 {
 	struct ship_world functions = {
-		.self = world, .now = world_now, .wall = world_wall, .random = world_random,
+		.self = world, .now = world_now, .wall = world_wall, .zone = world_zone,
+		.random = world_random,
 		.work = world_work, .post = world_post, .alarm = world_alarm,
 		.suspect = world_suspect, .say = world_say
 	};
@@ -1433,6 +1491,344 @@ static void a_row_under_an_earlier_id_is_found_although_another_waits(void **sta
 	destroy(world);
 }
 
+/* --- Limits ------------------------------------------------------------- */
+
+/* At the beginning it is WALL + 1 s: 22:13:21 in UTC, 03:43:21 in the world's zone. */
+static struct world *create_limited(const char *limits)
+{
+	char config[1024];
+	(void)snprintf(config, sizeof config, "%s[limits]\n%s\n", plain_config, limits);
+	return create_with(config, 1);
+}
+
+static void closed_hours_are_waited_for_without_work_and_without_memory(void **state)
+{
+	(void)state;
+	struct world *world = create_limited("hours = 03:00-03:44, 12:00-13:00");
+	for (int i = 0; i < 20; i++)
+		(void)insert(world, "default", i % 2 ? "s" : "", OK);
+	start(world);
+	run_for(world, 30 * SECOND);
+	assert_int_equal(waiting(world), 0);
+	run_for(world, MINUTE);
+	for (int i = 0; i < 300; i++)
+		(void)insert(world, "default", i % 2 ? "s" : "", OK);
+	ship_wake(world->ship);
+	run_quietly(world, 8 * HOUR, 12);
+	assert_int_equal(waiting(world), 300);
+	struct report report;
+	report_of(world, &report);
+	assert_string_equal(report.limit, "hours");
+	assert_string_equal(report.limit_hours, "03:00-03:44, 12:00-13:00");
+	assert_int_equal((report.limit_until + world_zone(world, 0)) / MINUTE % 1440, 720);
+	assert_true(report.quiet);
+	assert_non_null(strstr(world->said, "nothing is sent before 12:00"));
+	run_for(world, 30 * MINUTE);
+	assert_int_equal(waiting(world), 0);
+	report_of(world, &report);
+	assert_string_equal(report.limit, "");
+	destroy(world);
+}
+
+static void a_person_who_asks_to_try_now_gets_no_more_than_the_limits_allow(void **state)
+{
+	(void)state;
+	struct world *world = create_limited("hours = 12:00-13:00");
+	(void)insert(world, "default", "", OK);
+	start(world);
+	for (int i = 0; i < 20; i++) {
+		run_for(world, SECOND);
+		ship_try_now(world->ship);
+		ship_try_network(world->ship);
+	}
+	assert_int_equal(world->posts, 0);
+	reload_with(world, plain_config);
+	run_for(world, SECOND);
+	assert_int_equal(waiting(world), 0); /* and without them, all that there is */
+	destroy(world);
+}
+
+static void probes_of_an_outage_obey_the_limits_and_make_no_extra_work(void **state)
+{
+	(void)state;
+	struct world *world = create_limited("rate = 4/h\nhours = 03:00-06:00");
+	struct row *row = insert(world, "default", "", S503);
+	for (int i = 0; i < 20; i++)
+		(void)insert(world, "default", "s", S503);
+	start(world);
+	run_quietly(world, 2 * HOUR, 200);
+	assert_in_range(world->posts, 2, 8);
+	uint64_t posts = world->posts;
+	run_quietly(world, 12 * HOUR, 60);
+	assert_true(world->posts <= posts + 2);
+	posts = world->posts;
+	for (size_t i = 0; i < world->row_count; i++)
+		world->rows[i].fate = OK;
+	run_for(world, 48 * HOUR);
+	assert_true(row->accepted);
+	assert_true(world->posts > posts);
+	destroy(world);
+}
+
+static void what_does_not_fit_into_the_day_goes_first_on_the_next(void **state)
+{
+	(void)state;
+	struct world *world = create_limited("daily = 64K");
+	for (int i = 0; i < 10; i++)
+		(void)insert(world, "default", "", OK);
+	struct row *large = insert(world, "default", "", OK);
+	execute(world, "CREATE TEMP TABLE t AS SELECT * FROM interactions WHERE id = 11; "
+	               "DELETE FROM interactions WHERE id = 11; "
+	               "UPDATE t SET request_body = printf('%.*c', 60000, 'q'); "
+	               "INSERT INTO interactions SELECT * FROM t");
+	for (int i = 0; i < 300; i++)
+		(void)insert(world, "default", "", OK);
+	start(world);
+	run_for(world, HOUR);
+	assert_int_equal(waiting(world), 301);
+	struct report report;
+	report_of(world, &report);
+	assert_string_equal(report.limit, "daily");
+	assert_int_equal(report.limit_daily, 65536);
+	assert_true(report.limit_spent > 5000 && report.limit_spent < 20000);
+	run_for(world, 20 * HOUR + 20 * MINUTE);
+	assert_true(large->accepted);
+	run_for(world, 8 * 24 * HOUR);
+	assert_int_equal(waiting(world), 0);
+	destroy(world);
+}
+
+static void the_days_count_is_written_with_settles_and_holds_after_a_restart(void **state)
+{
+	(void)state;
+	struct world *world = create_limited("daily = 64K");
+	for (int i = 0; i < 100; i++)
+		(void)insert(world, "default", "", OK);
+	start(world);
+	run_for(world, HOUR);
+	int64_t left = waiting(world);
+	assert_in_range((uint64_t)left, 20, 80);
+	ship_stop(world->ship);
+	run_for(world, SECOND);
+	ship_free(world->ship);
+	char *note = spool_note(world->spool, "traffic");
+	assert_non_null(note);
+	world->alarm = INT64_MAX;
+	start_with(world, (struct ship_options){ .last_id = INT64_MAX, .spent = note });
+	run_for(world, HOUR);
+	assert_int_equal(waiting(world), left);
+	free(note);
+	destroy(world);
+}
+
+static void what_the_server_asked_for_holds_though_the_network_changes(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	struct row *row = insert(world, "default", "", S503_LATER);
+	start(world);
+	run_for(world, MINUTE);
+	assert_int_equal(row->posts, 1);
+	ship_try_network(world->ship);
+	run_for(world, MINUTE);
+	assert_int_equal(row->posts, 1);
+	assert_false(ship_waits_for_network(world->ship));
+	run_for(world, 2 * HOUR);
+	assert_true(ship_waits_for_network(world->ship) || row->posts > 1);
+	destroy(world);
+}
+
+static void without_a_limit_nothing_is_written_of_it(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	for (int i = 0; i < 100; i++)
+		(void)insert(world, "default", "", OK);
+	start(world);
+	run_for(world, HOUR);
+	assert_int_equal(waiting(world), 0);
+	assert_null(spool_note(world->spool, "traffic"));
+	destroy(world);
+}
+
+static void the_networks_return_is_a_try_at_once_and_nothing_else(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	struct row *row = insert(world, "default", "", NO_CONNECTION);
+	start(world);
+	run_for(world, 2 * HOUR);
+	assert_true(ship_waits_for_network(world->ship));
+	uint64_t posts = world->posts;
+	ship_try_network(world->ship);
+	run_for(world, 20);
+	assert_int_equal(world->posts, posts + 1);
+	row->fate = OK;
+	ship_try_network(world->ship);
+	run_for(world, SECOND);
+	assert_int_equal(waiting(world), 0);
+	assert_false(ship_waits_for_network(world->ship));
+	uint64_t jobs = world->jobs;
+	ship_try_network(world->ship);
+	run_for(world, SECOND);
+	assert_int_equal(world->jobs, jobs);
+	destroy(world);
+}
+
+/* --- Chance ------------------------------------------------------------- */
+
+struct weather {
+	enum reply outage;
+	int64_t outage_until, next_outage;
+	int64_t beta_refused_until;
+	unsigned flaky; /* in a thousand */
+};
+
+static enum reply stormy(struct world *world, const struct row *row)
+{
+	struct weather *weather = world->context;
+	if (world->clock < weather->outage_until)
+		return weather->outage;
+	if (row->fate == S400 || row->fate == S500)
+		return row->fate;
+	if (strcmp(row->app, "beta") == 0 && world->clock < weather->beta_refused_until)
+		return S401;
+	if (roll(world) % 1000 < weather->flaky) {
+		static const enum reply kinds[] = { S503, S500, RESET, S409, TIMED_OUT, HTML };
+		return kinds[roll(world) % 6];
+	}
+	return OK;
+}
+
+static int64_t jitter(struct world *world, const struct row *row)
+{
+	(void)row;
+	return 1 + (int64_t)(roll(world) % (roll(world) % 20 == 0 ? 30000 : 40));
+}
+
+static bool storms_on_disk(struct world *world, struct job *job, bool after)
+{
+	static const enum spool_status kinds[] = { SPOOL_IO, SPOOL_BUSY, SPOOL_FULL };
+	if (after || roll(world) % 25 != 0)
+		return false;
+	job->settled = job->read = kinds[roll(world) % 3];
+	job->error.status = job->read;
+	(void)snprintf(job->error.sentence, sizeof job->error.sentence, "storage");
+	return true;
+}
+
+/* Random limits for the configuration; "" for most seeds. */
+static void random_limits(struct world *world, char *into, size_t size)
+{
+	static const char *const limits[4][4] = {
+		{ "", "rate = 5/s\n", "rate = 60/m\n", "rate = 200/h\n" },
+		{ "", "bandwidth = 1k/s\n", "bandwidth = 20K/s\n", "" },
+		{ "", "daily = 64K\n", "daily = 200k\n", "" },
+		{ "", "hours = 01:00-05:00\n", "hours = 22:00-06:00, 12:00-13:00\n", "" },
+	};
+	(void)snprintf(into, size, "%s[limits]\n%s%s%s%s", plain_config,
+	               limits[0][roll(world) % 4], limits[1][roll(world) % 4],
+	               limits[2][roll(world) % 4], limits[3][roll(world) % 4]);
+}
+
+static void one_storm(uint64_t seed)
+{
+	static const char *const apps[] = { "default", "beta", "gamma" };
+	static const enum reply outages[] = { S503, NO_CONNECTION, RESET, TIMED_OUT, HTML, S404,
+		                              S429, LOCAL };
+	struct weather weather = { .flaky = (unsigned)(seed % 5) * 20 };
+	struct world *world = create_with(plain_config, seed);
+	unsigned rejected = 0, failing = 0;
+	char config[1024];
+	bool limited = true;
+	(void)snprintf(config, sizeof config, "%s", plain_config);
+	if (limited) {
+		random_limits(world, config, sizeof config);
+		config_free(world->config);
+		world->config = parse(config);
+	}
+	world->context = &weather;
+	world->reply = stormy;
+	world->latency = jitter;
+	if (seed % 3 == 0)
+		world->spoil = storms_on_disk;
+	/* Answers, wakes and reloads come while a job is under way. */
+	if (seed % 2 == 0)
+		world->job_time_jitter = 1 + (int64_t)(roll(world) % 300);
+	start_with(world, (struct ship_options){ .careful = seed % 7 == 0, .last_id = INT64_MAX });
+	unsigned batches = 6 + (unsigned)(roll(world) % 6);
+	for (unsigned batch = 0; batch < batches; batch++) {
+		unsigned count = (unsigned)(roll(world) % 40);
+		execute(world, "BEGIN");
+		for (unsigned i = 0; i < count; i++) {
+			char session[16] = "";
+			enum reply fate = OK;
+			if (roll(world) % 3 != 0)
+				(void)snprintf(session, sizeof session, "s%d", (int)(roll(world) % 5));
+			if (rejected < 4 && roll(world) % 40 == 0) {
+				fate = S400;
+				rejected++;
+			} else if (failing < 3 && roll(world) % 60 == 0) {
+				fate = S500;
+				failing++;
+			}
+			(void)insert(world, apps[roll(world) % 3], session, fate);
+		}
+		execute(world, "COMMIT");
+		if (roll(world) % 2) {
+			weather.outage = outages[roll(world) % 8];
+			weather.outage_until = world->clock + (int64_t)(roll(world) % (6 * HOUR));
+		}
+		if (roll(world) % 4 == 0)
+			weather.beta_refused_until = world->clock + (int64_t)(roll(world) % (3 * HOUR));
+		ship_wake(world->ship);
+		if (roll(world) % 8 == 0)
+			ship_try_now(world->ship);
+		if (roll(world) % 8 == 0)
+			reload_with(world, config);
+		if (limited && roll(world) % 4 == 0)
+			world->set_clock = (int64_t)(roll(world) % (80000 * HOUR)) - 40000 * HOUR;
+		uint64_t posts = world->posts;
+		uint64_t before = world->jobs + world->alarms;
+		int64_t span = (int64_t)(roll(world) % (2 * HOUR));
+		run_for(world, span);
+		uint64_t work = world->jobs + world->alarms - before;
+		uint64_t limit = 1000 + 60 * (world->posts - posts);
+		if (work > limit)
+			fail_msg("seed %" PRIu64 ": %" PRIu64 " jobs and alarms for %" PRIu64
+			         " posts in %" PRId64 " s", seed, work, world->posts - posts, span / 1000);
+	}
+	/* The weather clears; now and then another row comes, so that no record fails
+	 * alone. */
+	weather.outage_until = weather.beta_refused_until = 0;
+	weather.flaky = 0;
+	for (int i = 0; i < (limited ? 400 : 24 * 6) && waiting(world) > 0; i++) {
+		(void)insert(world, "default", "", OK);
+		ship_wake(world->ship);
+		run_for(world, limited ? 6 * HOUR : 10 * MINUTE);
+	}
+	if (waiting(world) != 0)
+		fail_msg("seed %" PRIu64 ": %" PRId64 " records wait for ever", seed, waiting(world));
+	for (size_t i = 0; i < world->row_count; i++) {
+		const struct row *row = &world->rows[i];
+		if (!(row->fate == OK ? row->accepted || row->dead : row->dead))
+			fail_msg("seed %" PRIu64 ": record %" PRId64 " was lost", seed, row->id);
+	}
+	assert_true(balanced(world));
+	assert_int_equal(ask(world, "SELECT count(*) FROM dead_letters WHERE length(reason) < 10 "
+	                            "OR reason IS NULL"), 0);
+	destroy(world);
+}
+
+static void in_any_weather_the_limits_hold_and_all_is_delivered_or_dead(void **state)
+{
+	(void)state;
+	const char *wanted = getenv("SEEDS");
+	uint64_t last = wanted != NULL ? strtoull(wanted, NULL, 10) : SEEDS;
+	for (uint64_t seed = 1; seed <= last; seed++)
+		one_storm(seed);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1474,6 +1870,15 @@ int main(void)
 		cmocka_unit_test(a_flow_with_nothing_to_do_does_nothing),
 		cmocka_unit_test(rows_beyond_the_last_id_are_not_for_this_run),
 		cmocka_unit_test(a_row_under_an_earlier_id_is_found_although_another_waits),
+		cmocka_unit_test(closed_hours_are_waited_for_without_work_and_without_memory),
+		cmocka_unit_test(a_person_who_asks_to_try_now_gets_no_more_than_the_limits_allow),
+		cmocka_unit_test(probes_of_an_outage_obey_the_limits_and_make_no_extra_work),
+		cmocka_unit_test(what_does_not_fit_into_the_day_goes_first_on_the_next),
+		cmocka_unit_test(the_days_count_is_written_with_settles_and_holds_after_a_restart),
+		cmocka_unit_test(what_the_server_asked_for_holds_though_the_network_changes),
+		cmocka_unit_test(without_a_limit_nothing_is_written_of_it),
+		cmocka_unit_test(the_networks_return_is_a_try_at_once_and_nothing_else),
+		cmocka_unit_test(in_any_weather_the_limits_hold_and_all_is_delivered_or_dead),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
