@@ -324,3 +324,25 @@ enum spool_status spool_shrink(struct spool *spool, bool *more)
 	*more = tally_roll(&spool->store->dice) % 3 == 0;
 	return fails(spool);
 }
+
+/* Nobody pauses this spool. */
+enum spool_status spool_read_note(struct spool *spool, const char *name, char **value)
+{
+	(void)name;
+	*value = NULL;
+	return fails(spool);
+}
+
+/* For metrics, which this agent does not write. */
+enum spool_status spool_read_ledger(struct spool *spool, int patience, struct spool_ledger *ledger)
+{
+	(void)spool;
+	(void)patience;
+	(void)ledger;
+	abort();
+}
+
+void spool_count_reasons(struct spool *spool, int patience, struct spool_ledger *ledger)
+{
+	(void)spool_read_ledger(spool, patience, ledger);
+}
