@@ -17,7 +17,6 @@
 #include "agent/list.h"
 #include "agent/metrics.h"
 #include "agent/manage.h"
-#include "agent/pause.h"
 #include "agent/payload.h"
 #include "agent/salvage.h"
 #include "agent/screen.h"
@@ -450,7 +449,7 @@ static int pause_spool(const struct call *call, const struct config *config,
                        struct spool *spool)
 {
 	(void)call;
-	return pause_begin(config, spool);
+	return manage_pause(config, spool);
 }
 
 static int act_pause(const struct call *call)
@@ -462,7 +461,7 @@ static int resume_spool(const struct call *call, const struct config *config,
                         struct spool *spool)
 {
 	(void)call;
-	return pause_end(config, spool);
+	return manage_resume(config, spool);
 }
 
 static int act_resume(const struct call *call)

@@ -1,4 +1,4 @@
-/* Retry, discard and purge; see manage.h. */
+/* Retry, discard and purge; pause and resume; see manage.h. */
 #include "agent/manage.h"
 
 #include <inttypes.h>
@@ -11,6 +11,7 @@
 #include "agent/around.h"
 #include "agent/client.h"
 #include "agent/lock.h"
+#include "agent/pause.h"
 #include "agent/status.h"
 
 /* Records in one transaction: a producer without a timeout must be lucky, or wait. */
@@ -268,4 +269,51 @@ int manage_purge(const struct config *config, struct spool *spool,
 	else
 		(void)spool_failed(&work, status);
 	return conclude(&work, "purged");
+}
+
+/* --- Pause and resume ---------------------------------------------------- */
+
+static int set_pause(const struct config *config, struct spool *spool, bool pause)
+{
+	int64_t before, now = 0;
+	struct timespec time;
+	struct report report;
+	if (clock_gettime(CLOCK_REALTIME, &time) == 0)
+		now = (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
+	enum spool_status status = pause_read(spool, &before);
+	bool news = (before >= 0) != pause;
+	if (status == SPOOL_OK && news)
+		status = pause_write(spool, pause ? now : -1, now);
+	if (status != SPOOL_OK)
+		return complain(status_exit_code(status), spool_last_error(spool)->sentence);
+	const char *was = news ? "" : pause ? "was paused already; " : "was not paused; ";
+	const char *is = pause ? "nothing is sent until 'reconify-agent resume'; inserts go on "
+	                         "being accepted"
+	                       : "records are sent again";
+	/* Also where it was so already: an earlier call may have reached nobody. */
+	if (lock_holder(config->spool_path) == 0) {
+		(void)printf("%s: %s%s\n", config->spool_path, was,
+		             pause ? is : "records are sent as soon as the agent runs");
+		return EX_OK;
+	}
+	if (!client_ask(config->spool_path, pause ? CLIENT_PAUSE : CLIENT_RESUME, &report)) {
+		(void)fprintf(stderr, "reconify-agent: %s: this is written down, but the agent that runs "
+		              "does not answer; it takes it over when it is reloaded or restarted "
+		              "(systemctl reload reconify-agent)\n", config->spool_path);
+		return EX_TEMPFAIL;
+	}
+	(void)printf("%s: %s%s\n", config->spool_path, was, is);
+	if (pause && report.in_flight > 0)
+		(void)printf("%" PRId64 " under way already, which will end\n", report.in_flight);
+	return EX_OK;
+}
+
+int manage_pause(const struct config *config, struct spool *spool)
+{
+	return set_pause(config, spool, true);
+}
+
+int manage_resume(const struct config *config, struct spool *spool)
+{
+	return set_pause(config, spool, false);
 }

@@ -324,3 +324,51 @@ enum spool_status spool_shrink(struct spool *spool, bool *more)
 	*more = tally_roll(&spool->store->dice) % 3 == 0;
 	return fails(spool);
 }
+
+/* Nobody pauses this spool. */
+enum spool_status spool_read_note(struct spool *spool, const char *name, char **value)
+{
+	(void)name;
+	*value = NULL;
+	return fails(spool);
+}
+
+/* Nothing in memory is damaged, grows old, or is told of. */
+enum spool_status spool_pass_damage(struct spool *spool, bool dead, int64_t from, int64_t to,
+                                    int64_t *next)
+{
+	(void)spool;
+	(void)dead;
+	(void)to;
+	*next = from;
+	return SPOOL_END;
+}
+
+enum spool_status spool_sweep(struct spool *spool, const struct spool_keep *keep, int64_t wall,
+                              struct spool_swept *swept)
+{
+	(void)keep;
+	(void)wall;
+	*swept = (struct spool_swept){ .due = INT64_MAX };
+	return fails(spool);
+}
+
+enum spool_status spool_read_counters(struct spool *spool, struct spool_ledger *ledger)
+{
+	*ledger = (struct spool_ledger){ .balanced = true, .oldest_at = -1 };
+	return fails(spool);
+}
+
+/* For metrics, which this agent does not write. */
+enum spool_status spool_read_ledger(struct spool *spool, int patience, struct spool_ledger *ledger)
+{
+	(void)spool;
+	(void)patience;
+	(void)ledger;
+	abort();
+}
+
+void spool_count_reasons(struct spool *spool, int patience, struct spool_ledger *ledger)
+{
+	(void)spool_read_ledger(spool, patience, ledger);
+}
