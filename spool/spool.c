@@ -550,6 +550,15 @@ static enum spool_status read_counters(struct spool *spool, struct spool_ledger 
 	return status;
 }
 
+/* What the books leave. Somebody may have written any numbers into them. */
+static int64_t left_of(const struct spool_ledger *ledger)
+{
+	uint64_t gone = (uint64_t)ledger->delivered + (uint64_t)ledger->dead +
+	                (uint64_t)ledger->discarded + (uint64_t)ledger->dropped +
+	                (uint64_t)ledger->purged + (uint64_t)ledger->removed;
+	return (int64_t)((uint64_t)ledger->accepted - gone);
+}
+
 enum spool_status spool_read_ledger(struct spool *spool, int patience_ms,
                                     struct spool_ledger *ledger)
 {
@@ -565,9 +574,7 @@ enum spool_status spool_read_ledger(struct spool *spool, int patience_ms,
 	if (status == SPOOL_OK)
 		status = spool_one_number(spool, LAST, SPOOL_FIRST_ID, &ledger->last_id);
 	if (status == SPOOL_OK) {
-		ledger->waiting = ledger->accepted - ledger->delivered - ledger->dead -
-		                  ledger->discarded - ledger->dropped - ledger->purged -
-		                  ledger->removed;
+		ledger->waiting = left_of(ledger);
 		ledger->dead_counted = ledger->dead;
 		int64_t waiting = 0, dead = 0;
 		struct patience patience;

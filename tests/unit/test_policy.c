@@ -163,6 +163,25 @@ static void a_cause_has_the_same_word_for_ever(void **state)
 		assert_string_equal(judge_http(cases[i].status, cases[i].body).code, cases[i].code);
 }
 
+static void only_ok_itself_is_ok_whatever_escapes_are_beside_it(void **state)
+{
+	(void)state;
+	assert_int_equal(verdict_of(200, "{\"status\":\"ok\\u0000\"}"), VERDICT_REJECTED);
+	assert_int_equal(verdict_of(200, "{\"status\":\"ok\\u0000\\u0000\"}"), VERDICT_REJECTED);
+	assert_int_equal(verdict_of(200, "{\"status\":\"\\u006fk\"}"), VERDICT_DELIVERED);
+	assert_int_equal(verdict_of(200, "{\"st\\u0061tus\":\"no\"}"), VERDICT_REJECTED);
+	assert_int_equal(verdict_of(200, "{\"st\\u0061tu\\u0173\":\"no\"}"), VERDICT_DELIVERED);
+	assert_int_equal(verdict_of(200, "{\"status\":\"o\\u00eb\"}"), VERDICT_REJECTED);
+	/* Another member than ours. */
+	assert_int_equal(verdict_of(200, "{\"status\\u0000\":\"no\"}"), VERDICT_DELIVERED);
+	assert_int_equal(verdict_of(200, "{\"\\\\u0000status\":\"no\"}"), VERDICT_DELIVERED);
+	/* Half a pair in a text of no interest does not hide what is said. */
+	assert_int_equal(verdict_of(200, "{\"echo\":\"\\ud800\",\"status\":\"ok\"}"),
+	                 VERDICT_DELIVERED);
+	assert_int_equal(verdict_of(200, "{\"echo\":\"\\uDC00\\\\\",\"status\":\"no\"}"),
+	                 VERDICT_REJECTED);
+}
+
 /* -------------------------------------------------------------------- success */
 
 static void a_success_is_delivered_when_its_json_says_ok_or_says_nothing(void **state)
@@ -584,6 +603,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_status_has_the_verdict_of_the_contract),
 		cmocka_unit_test(a_status_that_is_none_is_unavailable),
+		cmocka_unit_test(only_ok_itself_is_ok_whatever_escapes_are_beside_it),
 		cmocka_unit_test(among_the_statuses_only_429_is_surely_the_whole_destinations),
 		cmocka_unit_test(the_body_counts_for_nothing_beside_another_status),
 		cmocka_unit_test(every_judgement_has_one_word_and_a_plain_sentence),
