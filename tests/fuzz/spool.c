@@ -222,7 +222,7 @@ int fuzz_spool(const uint8_t *data, size_t size)
 		return 0;
 	fuzz_make_folder(folder);
 	(void)snprintf(path, sizeof path, "%s/spool.db", folder);
-	(void)snprintf(other, sizeof other, "%s-wal", path);
+	(void)snprintf(other, sizeof other, "%s/spool.db-wal", folder);
 	size_t left = (size_t)(input.end - input.at);
 	if (what != 'F')
 		make_good_spool(path);
