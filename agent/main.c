@@ -17,6 +17,7 @@
 #include "agent/list.h"
 #include "agent/manage.h"
 #include "agent/payload.h"
+#include "agent/secret.h"
 #include "agent/select.h"
 #include "agent/status.h"
 #include "agent/transfer.h"
@@ -205,7 +206,7 @@ static int print_payload(const struct config *config, const struct record *recor
 	if (isatty(STDOUT_FILENO))
 		payload[size++] = '\n';
 	bool written = fwrite(payload, 1, size, stdout) == size && fflush(stdout) == 0;
-	free(payload);
+	secret_free(payload, size);
 	return written ? EX_OK : complain(EX_IOERR, "cannot write to standard output");
 }
 
@@ -566,6 +567,7 @@ static int perform(const struct command *command, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+	secret_protect_process();
 	if (argc < 2) {
 		print_usage(stderr);
 		return EX_USAGE;

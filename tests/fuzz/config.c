@@ -16,8 +16,8 @@ static bool is_kept_secret(const char *text)
 		const char *line = at;
 		while (line > text && line[-1] != '\n')
 			line--;
-		const char *key = strstr(line, "_key");
-		if (key == NULL || key > at || memchr(line, '=', (size_t)(at - line)) == NULL)
+		const char *key = strstr(line, "_key"), *sign = strchr(line, '=');
+		if (key == NULL || sign == NULL || key > sign || sign > at)
 			return false;
 	}
 	return true;
