@@ -10,7 +10,8 @@ says so in the source,
 
 on its own line or on the lines right above it. An exception that is covered after
 all is wrong, and named. Clang counts branches in the source, condition by
-condition, so that what is listed is what was written, not what was compiled.
+condition, so that what is listed is what was written, not what was compiled. The
+program counts while it runs, in a file that is mapped: kill -9 loses nothing.
 
 Exit status 0 when nothing is missing.
 """
@@ -89,6 +90,9 @@ def judge(path, data):
         lines = source.read().split("\n")
     sides = collections.defaultdict(lambda: [0, 0])
     for entry in data["branches"]:
+        # The way past all cases of a switch; -Wswitch sees to it that none is missing.
+        if lines[entry[0] - 1][:entry[1] - 1].rstrip().endswith("switch ("):
+            continue
         counts = sides[Branch(*entry[:4])]
         counts[0] += entry[4]
         counts[1] += entry[5]
