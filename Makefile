@@ -83,10 +83,12 @@ $(B)/spool/migrate.o: $(B)/generated/schema_sql.h
 $(B)/tests/%: tests/unit/%.c $(agent_parts) Makefile
 	$(say) TEST $@
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $(filter %.c %.o,$^) \
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) $(unit_flags) -o $@ $(filter %.c %.o,$^) \
 	    $$($(PKG_CONFIG) --libs $(agent_libs) cmocka) $(LDLIBS)
 
 $(B)/tests/test_fuzz: $(fuzz_objects)
+# These let allocations fail (tests/unit/failing.h).
+$(addprefix $(B)/tests/,test_policy test_roster): unit_flags := -Wl,--wrap=malloc,--wrap=calloc
 
 # Each target for FUZZ_SECONDS, from the kept corpus on; FUZZ="NAME..." for some of them.
 # The programs are in build/fuzz; tests/fuzz/README.md.

@@ -285,4 +285,6 @@ void roster_clear(struct roster *roster)
 		}
 		roster->sessions[i] = NULL;
 	}
+	roster->hungry = NULL;
+	roster->session_count = 0;
 }
