@@ -33,7 +33,7 @@ override CPPFLAGS += -D_GNU_SOURCE -I. -I$(B)/generated -DRECONIFY_VERSION='"$(V
             $(if $(SAN),,$(if $(findstring -O0,$(CFLAGS)),,-D_FORTIFY_SOURCE=2)) \
             $(shell $(PKG_CONFIG) --cflags $(agent_libs) $(sink_libs))
 # Counted in the source, and while it runs: what is killed with -9 has counted, too.
-coverage := -fprofile-instr-generate -fcoverage-mapping -mllvm -runtime-counter-relocation
+coverage := -fprofile-instr-generate -fprofile-update=atomic -fcoverage-mapping -mllvm -runtime-counter-relocation
 override CFLAGS += $(if $(COVERAGE),$(coverage))
 override LDFLAGS += $(if $(COVERAGE),-fprofile-instr-generate)
 override LDFLAGS += -pthread $(if $(SAN),-fsanitize=$(SAN)) -Wl,-z,relro,-z,now
@@ -116,7 +116,7 @@ boundaries:
 coverage:
 	$(Q)$(MAKE) --no-print-directory COVERAGE=1 CC=clang CFLAGS='-O1 -g' all coverage-counts
 
-coverage-counts: $(unit_programs)
+coverage-counts: $(unit_programs) $(torture_programs)
 	$(Q)rm -rf $(B)/profile && mkdir -p -m 1777 $(B)/profile
 	-$(Q)LLVM_PROFILE_FILE='$(abspath $(B))/profile/%c%m.profraw' TEST_LIMIT=1800 \
 	    python3 tests/run.py $(B) $(COVERAGE_TESTS)

@@ -35,7 +35,8 @@ for target in $targets; do
 	if [ -n "${KEEP:-}" ]; then
 		rm -rf "$new.least"
 		mkdir "$new.least"
-		"build/fuzz/fuzz-$target" -merge=1 -close_fd_mask=3 -max_len="${KEEP_LENGTH:-2048}" \
+		"build/fuzz/fuzz-$target" -merge=1 -use_counters=0 -close_fd_mask=3 \
+			-max_len="${KEEP_LENGTH:-2048}" \
 			"$new.least" "$kept" "$new" >/dev/null 2>&1
 		cp "$new.least"/* "$kept"/
 	fi
