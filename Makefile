@@ -88,7 +88,7 @@ $(B)/tests/%: tests/unit/%.c $(agent_parts) Makefile
 
 $(B)/tests/test_fuzz: $(fuzz_objects)
 # These let allocations fail (tests/unit/failing.h).
-$(addprefix $(B)/tests/,test_policy test_roster): unit_flags := -Wl,--wrap=malloc,--wrap=calloc
+$(addprefix $(B)/tests/,test_job test_policy test_roster): unit_flags := -Wl,--wrap=malloc,--wrap=calloc
 
 # Each target for FUZZ_SECONDS, from the kept corpus on; FUZZ="NAME..." for some of them.
 # The programs are in build/fuzz; tests/fuzz/README.md.
