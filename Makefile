@@ -175,7 +175,7 @@ $(B)/torture/%.so: tests/torture/%.c Makefile
 
 # The flow over a spool that is a model in memory, behind spool.h; and over the real one.
 model_parts := $(filter-out $(B)/spool/%,$(filter $(patsubst %,$(B)/agent/%.o,ship claim job \
-    roster breaker policy payload json config config_file address report words),$(agent_parts))) $(B)/spool/record.o
+    roster breaker policy payload json config config_file address report secret words),$(agent_parts))) $(B)/spool/record.o
 
 $(B)/torture/simulation: tests/torture/simulation.c $(B)/tests/torture/store_model.o $(model_parts)
 	$(say) TEST $@
