@@ -2,6 +2,8 @@
 #
 #   make            build/reconify-agent, build/reconify-sink
 #   make test       all tests          (SAN=address,undefined for sanitizers)
+#   make fuzz       libFuzzer on what others write (clang; FUZZ_SECONDS=1800 each)
+#   make coverage   lines and branches that the tests reach (clang)
 #   make demo       the main job, on real input
 #   make torture    every fault, many times over; an hour, or TORTURE="--minutes 5"
 #   make install    DESTDIR= PREFIX=/usr/local
@@ -14,7 +16,8 @@ SAN     ?=
 VERSION := $(shell cat VERSION)
 comma   := ,
 # One folder for each variant, so that objects of different flags never mix.
-variant := $(if $(SAN),san-$(subst $() ,-,$(subst $(comma),-,$(SAN))),)$(if $(filter clang%,$(CC)),-clang,)
+san_variant := $(if $(SAN),san-$(subst $() ,-,$(subst $(comma),-,$(SAN))),)$(if $(filter clang%,$(CC)),-clang,)
+variant := $(if $(FUZZING),fuzz,$(if $(COVERAGE),coverage,$(san_variant)))
 B       := build$(if $(variant),/$(patsubst -%,%,$(variant)),)
 
 PKG_CONFIG ?= pkg-config
@@ -29,6 +32,10 @@ override CFLAGS += -std=c11 $(warnings) -fstack-protector-strong -fno-common -pt
 override CPPFLAGS += -D_GNU_SOURCE -I. -I$(B)/generated -DRECONIFY_VERSION='"$(VERSION)"' \
             $(if $(SAN),,$(if $(findstring -O0,$(CFLAGS)),,-D_FORTIFY_SOURCE=2)) \
             $(shell $(PKG_CONFIG) --cflags $(agent_libs) $(sink_libs))
+# Counted in the source, and while it runs: what is killed with -9 has counted, too.
+coverage := -fprofile-instr-generate -fprofile-update=atomic -fcoverage-mapping -mllvm -runtime-counter-relocation
+override CFLAGS += $(if $(COVERAGE),$(coverage))
+override LDFLAGS += $(if $(COVERAGE),-fprofile-instr-generate)
 override LDFLAGS += -pthread $(if $(SAN),-fsanitize=$(SAN)) -Wl,-z,relro,-z,now
 
 agent_sources := $(filter-out agent/sink%.c,$(wildcard agent/*.c)) $(wildcard spool/*.c)
@@ -38,6 +45,8 @@ sink_objects  := $(B)/agent/sink.o $(B)/agent/sink_judge.o $(B)/agent/json.o
 unit_sources  := $(wildcard tests/unit/test_*.c)
 unit_programs := $(unit_sources:tests/unit/%.c=$(B)/tests/%)
 torture_programs := $(addprefix $(B)/torture/,power_loss storage_errors simulation simulation_real alloc_fail.so)
+fuzz_targets  := $(filter-out engine common,$(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c)))
+fuzz_objects  := $(patsubst %,$(B)/tests/fuzz/%.o,$(fuzz_targets) common) $(B)/agent/sink_judge.o
 
 ifeq ($(V),1)
 Q :=
@@ -47,7 +56,7 @@ Q := @
 say = @printf '  %-6s %s\n'
 endif
 
-.PHONY: all test demo torture bench bench-counts simulate-fleet install uninstall clean analyze boundaries deb test-package
+.PHONY: all test coverage coverage-counts demo fuzz fuzz-programs torture bench bench-counts simulate-fleet install uninstall clean analyze boundaries deb test-package
 all: $(B)/reconify-agent $(B)/reconify-sink
 
 $(B)/reconify-agent: $(agent_objects)
@@ -74,8 +83,25 @@ $(B)/spool/migrate.o: $(B)/generated/schema_sql.h
 $(B)/tests/%: tests/unit/%.c $(agent_parts) Makefile
 	$(say) TEST $@
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(agent_parts) \
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) $(unit_flags) -o $@ $(filter %.c %.o,$^) \
 	    $$($(PKG_CONFIG) --libs $(agent_libs) cmocka) $(LDLIBS)
+
+$(B)/tests/test_fuzz: $(fuzz_objects)
+# These let allocations fail (tests/unit/failing.h).
+$(addprefix $(B)/tests/,test_job test_policy test_roster): unit_flags := -Wl,--wrap=malloc,--wrap=calloc
+
+# Each target for FUZZ_SECONDS, from the kept corpus on; FUZZ="NAME..." for some of them.
+# The programs are in build/fuzz; tests/fuzz/README.md.
+fuzz:
+	$(Q)sh tests/fuzz/run.sh $(FUZZ)
+
+# For tests/fuzz/run.sh, which sets CC and flags.
+$(B)/fuzz-%: tests/fuzz/engine.c $(fuzz_objects) $(agent_parts)
+	$(say) FUZZ $@
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -DFUZZ_TARGET=fuzz_$* $(LDFLAGS) -fsanitize=fuzzer -o $@ \
+	    $(filter %.c %.o,$^) $$($(PKG_CONFIG) --libs $(agent_libs)) $(LDLIBS)
+fuzz-programs: $(fuzz_targets:%=$(B)/fuzz-%)
 
 test: all $(unit_programs) $(torture_programs) boundaries
 	$(Q)python3 tests/run.py $(B)
@@ -84,6 +110,17 @@ test: all $(unit_programs) $(torture_programs) boundaries
 # program stops being one.
 boundaries:
 	$(Q)sh tests/boundaries.sh
+
+# Lines and branches that the tests reach; each branch that none does is named. With
+# COVERAGE_TESTS=unit by the unit tests alone.
+coverage:
+	$(Q)$(MAKE) --no-print-directory COVERAGE=1 CC=clang CFLAGS='-O1 -g' all coverage-counts
+
+coverage-counts: $(unit_programs) $(torture_programs)
+	$(Q)rm -rf $(B)/profile && mkdir -p -m 1777 $(B)/profile
+	-$(Q)LLVM_PROFILE_FILE='$(abspath $(B))/profile/%c%m.profraw' TEST_LIMIT=1800 \
+	    python3 tests/run.py $(B) $(COVERAGE_TESTS)
+	$(Q)python3 tests/coverage.py $(B)
 
 demo: all
 	$(Q)sh packaging/demo.sh $(B)
@@ -138,7 +175,7 @@ $(B)/torture/%.so: tests/torture/%.c Makefile
 
 # The flow over a spool that is a model in memory, behind spool.h; and over the real one.
 model_parts := $(filter-out $(B)/spool/%,$(filter $(patsubst %,$(B)/agent/%.o,ship claim job \
-    roster breaker policy payload json config config_file address report words rate metrics pause \
+    roster breaker policy payload json config config_file address report secret words rate metrics pause \
     events budget meter),$(agent_parts))) $(B)/spool/record.o
 
 $(B)/torture/simulation: tests/torture/simulation.c $(B)/tests/torture/store_model.o $(model_parts)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "agent/flow.h"
+#include "agent/secret.h"
 
 #define STORAGE_PATIENCE_BASE 100
 #define STORAGE_PATIENCE_CAP 30000
@@ -45,7 +46,7 @@ static void accept_entry(struct ship *ship, struct job_entry *entry)
 	struct item *item = roster_find(&ship->roster, entry->id);
 	if (item != NULL && item->done) {
 		if (is_still_done(ship, item, entry)) {
-			free(entry->payload);
+			secret_free(entry->payload, entry->size);
 			return;
 		}
 		roster_remove(&ship->roster, item);
@@ -54,19 +55,19 @@ static void accept_entry(struct ship *ship, struct job_entry *entry)
 	}
 	bool known = item != NULL;
 	if (known && item->state != LOADING) {
-		free(entry->payload); /* met again by a scan from an earlier id */
+		secret_free(entry->payload, entry->size); /* met again by a scan from an earlier id */
 		return;
 	}
 	if (!known && entry->state == ENTRY_GONE)
 		return;
 	if (!known && stands_behind_unknown(ship, entry)) {
-		free(entry->payload);
+		secret_free(entry->payload, entry->size);
 		return;
 	}
 	if (!known)
 		item = roster_add(&ship->roster, entry->id, entry->app, entry->session);
 	if (item == NULL) {
-		free(entry->payload);
+		secret_free(entry->payload, entry->size);
 		ship->frontier = flow_least(ship->frontier, entry->id);
 		return;
 	}
@@ -335,7 +336,7 @@ static void go_over(struct ship *ship, const struct job *job)
 		flow_say(ship, LOG_ERROR, "the old file was deleted while records were in it that cannot "
 		         "be sent now (their app is held, or they fail): they are lost with it");
 	for (size_t i = 0; i < job->entry_count; i++)
-		free(job->entries[i].payload);
+		secret_free(job->entries[i].payload, job->entries[i].size);
 	ship->damaged_from = ship->damaged_to = 0;
 	ship->scan = SCAN_NOTHING;
 	ship->need = 0;

@@ -13,6 +13,7 @@
 #include "agent/address.h"
 #include "agent/config_internal.h"
 #include "agent/json.h"
+#include "agent/secret.h"
 
 /* libinih's buffer is 200 bytes with the line's end and a NUL; what is longer
  * it would read as two lines. */
@@ -305,7 +306,7 @@ static void set_text(void *target, size_t offset, const char *value)
 {
 	char **text = (char **)((char *)target + offset);
 
-	wipe(*text);
+	secret_free_string(*text);
 	*text = copy(value);
 }
 
@@ -751,7 +752,7 @@ static bool apply_environment_key(struct parser *parser, const char *variable,
 	parser->file = variable;
 	if (!check_key_text(parser, value))
 		return false;
-	wipe(*key);
+	secret_free_string(*key);
 	*key = copy(value);
 	free(*key_file);
 	*key_file = NULL;
@@ -1046,8 +1047,8 @@ void config_free(struct config *config)
 	for (size_t i = 0; i < config->app_count; i++) {
 		struct config_app *app = &config->apps[i];
 
-		wipe(app->app_key);
-		wipe(app->api_key);
+		secret_free_string(app->app_key);
+		secret_free_string(app->api_key);
 		free(app->app_key_file);
 		free(app->api_key_file);
 		free(app->missing);
@@ -1058,14 +1059,14 @@ void config_free(struct config *config)
 		free(config->formats[i].version);
 	}
 	free(config->file);
-	wipe(config->url);
-	wipe(config->proxy);
+	secret_free_string(config->url);
+	secret_free_string(config->proxy);
 	free(config->ca_file);
 	free(config->client_cert);
 	free(config->client_key);
 	free(config->spool_path);
 	free(config->origins);
-	wipe(config->notify_command);
+	secret_free_string(config->notify_command);
 	free(config->metrics_file);
 	free(config);
 }

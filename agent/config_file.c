@@ -12,6 +12,7 @@
 
 #include "agent/config_internal.h"
 #include "agent/json.h"
+#include "agent/secret.h"
 
 #define FILE_BYTES_MAX (1024 * 1024)
 
@@ -202,7 +203,7 @@ static char *load_key(const struct config *config, const struct config_app *app,
 
 	if (file == NULL && *key != NULL)
 		return NULL;
-	wipe(*key);
+	secret_free_string(*key);
 	*key = NULL;
 	if (file == NULL && strcmp(app->name, "default") == 0)
 		return sentence("no %s: set the variable %s, or write a configuration", what,

@@ -46,14 +46,6 @@ __attribute__((format(printf, 1, 2))) static inline char *sentence(const char *f
 	return must(text);
 }
 
-static inline void wipe(char *secret)
-{
-	if (secret != NULL) {
-		explicit_bzero(secret, strlen(secret));
-		free(secret);
-	}
-}
-
 static inline bool is_control(char c)
 {
 	return (unsigned char)c < 0x20 || c == 0x7f;

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sysexits.h>
@@ -89,15 +88,8 @@ static struct config *reload(void *context, char **error)
 	return daemon_configure(context, &config, error) == EX_OK ? config : NULL;
 }
 
-/* Keys and people's texts are in this process's memory: none of it may end up in
- * a core file, or be read by another process of the same user. */
-static void protect_process(void)
+static void ignore_signals(void)
 {
-	static const struct rlimit none = { 0, 0 };
-	(void)setrlimit(RLIMIT_CORE, &none);
-#ifndef __SANITIZE_ADDRESS__ /* the leak check must trace its own process */
-	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-#endif
 	(void)signal(SIGPIPE, SIG_IGN);
 	(void)signal(SIGXFSZ, SIG_IGN); /* a file size limit shows as an error of the write */
 }
@@ -186,7 +178,7 @@ int daemon_run(const struct daemon_call *call, struct config *config)
 	pid_t holder;
 	char endpoint[256], sentence[1024];
 
-	protect_process();
+	ignore_signals();
 	int code = need_url(config);
 	if (code == EX_OK)
 		code = need_descriptors(config);
@@ -400,7 +392,7 @@ int daemon_drain(const struct daemon_call *call, struct config *config, bool pro
 	struct drain drain = { .call = *call, .shows = progress };
 	char *path = strdup(config->spool_path);
 
-	protect_process();
+	ignore_signals();
 	drain.call.spool_path = path != NULL ? path : call->spool_path;
 	int code = take_spool(config, SPOOL_WORK, &spool, &lock, &holder);
 	if (code != EX_OK && holder == 0)

@@ -20,6 +20,7 @@
 #include "agent/payload.h"
 #include "agent/salvage.h"
 #include "agent/screen.h"
+#include "agent/secret.h"
 #include "agent/select.h"
 #include "agent/status.h"
 #include "agent/transfer.h"
@@ -286,7 +287,7 @@ static int print_payload(const struct config *config, const struct record *recor
 	if (isatty(STDOUT_FILENO))
 		payload[size++] = '\n';
 	bool written = fwrite(payload, 1, size, stdout) == size && fflush(stdout) == 0;
-	free(payload);
+	secret_free(payload, size);
 	return written ? EX_OK : complain(EX_IOERR, "cannot write to standard output");
 }
 
@@ -744,6 +745,7 @@ static int perform(const struct command *command, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+	secret_protect_process();
 	if (argc < 2) {
 		print_usage(stderr);
 		return EX_USAGE;

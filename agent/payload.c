@@ -609,6 +609,8 @@ static const struct payload_fault *judge(const struct record *record)
 	const struct payload_fault *fault;
 
 	/* An escape takes up to six bytes, and the frame a few hundred. */
+	/* not covered: no SQLite value has more than 2^31 bytes, so on a machine of 64 bits no
+	 * record comes near; it is for those of 32 */
 	if ((uint64_t)record_bytes(record) > SIZE_MAX / 8)
 		return &too_large;
 	if ((fault = judge_required(record)))

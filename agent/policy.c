@@ -9,6 +9,7 @@
 #include "agent/policy.h"
 
 #include <cjson/cJSON.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "agent/json.h"
@@ -116,12 +117,36 @@ static bool is_blank(const char *text, size_t size)
 	return true;
 }
 
+/* A copy in which each escape of what is not ASCII, or is a NUL, stands for another
+ * character. cJSON ends a text at a NUL, so that "ok\u0000" would be read as "ok", and
+ * refuses half a surrogate pair; no such text is one of those that are looked for. */
+static char *without_odd_escapes(const char *body, size_t size)
+{
+	char *copy = malloc(size);
+	if (copy == NULL)
+		return NULL;
+	memcpy(copy, body, size);
+	/* The text is valid: a backslash has its letter, and a 'u' its four digits. */
+	for (char *at = copy, *end = copy + size; at < end; at++) {
+		if (*at != '\\')
+			continue;
+		at++;
+		if (*at == 'u' && (memcmp(at + 1, "00", 2) != 0 || at[3] > '7' ||
+		                   memcmp(at + 3, "00", 2) == 0))
+			memcpy(at + 1, "0001", 4);
+	}
+	return copy;
+}
+
 /* An object with several members `status` is taken at its worst. */
 static const struct rule *judge_object(const char *body, size_t size)
 {
-	cJSON *object = cJSON_ParseWithLength(body, size);
+	char *copy = without_odd_escapes(body, size);
+	cJSON *object = copy != NULL ? cJSON_ParseWithLength(copy, size) : NULL;
 	const struct rule *rule = &delivered;
 	const cJSON *member;
+
+	free(copy);
 
 	/* Judged valid before, so: no memory, or one of cJSON's own limits. */
 	if (object == NULL)

@@ -12,6 +12,7 @@
 
 #include "agent/http.h"
 #include "agent/payload.h"
+#include "agent/secret.h"
 
 /* A server that refuses this host's certificate, or the lack of one, says so only
  * after the handshake (TLS 1.3): so long it is listened for. */
@@ -292,8 +293,7 @@ bool probe_send(const struct config *config, const struct config_app *app,
 	(void)payload_write(&record, &frame, payload);
 	struct ship_post post = { NULL, payload, size, sent->uuid };
 	bool tried = post_payload(config, &post, now, sent, why);
-	explicit_bzero(payload, size);
-	free(payload);
+	secret_free(payload, size);
 	curl_global_cleanup();
 	return tried;
 }

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/secret.h"
+
 static void append(struct item_list *list, struct item *item)
 {
 	item->next = NULL;
@@ -67,7 +69,7 @@ void roster_unload(struct roster *roster, struct item *item)
 {
 	if (item->payload == NULL)
 		return;
-	free(item->payload);
+	secret_free(item->payload, item->size);
 	item->payload = NULL;
 	roster->loaded_bytes -= item->size;
 }
@@ -283,4 +285,6 @@ void roster_clear(struct roster *roster)
 		}
 		roster->sessions[i] = NULL;
 	}
+	roster->hungry = NULL;
+	roster->session_count = 0;
 }

@@ -123,6 +123,8 @@ static bool key_is(struct slice key, const char *name)
 {
 	if (memchr(key.at, '\\', key.size) == NULL)
 		return key.size == strlen(name) + 2 && memcmp(key.at + 1, name, key.size - 2) == 0;
+	if (memmem(key.at, key.size, "\\u0000", 6) != NULL)
+		return false; /* where cJSON would end the name */
 	cJSON *decoded = cJSON_ParseWithLength(key.at, key.size);
 	bool same = cJSON_IsString(decoded) && strcmp(decoded->valuestring, name) == 0;
 	cJSON_Delete(decoded);

@@ -445,12 +445,27 @@ struct spool *spool_open(const char *path, enum spool_mode mode, int64_t row_lim
 	return spool;
 }
 
+/* SQLite leaves the -wal of a file that was moved where it is. There, the file that
+ * stands at the path now would be taken to have written it, and overwritten with what
+ * it holds; and the one that was moved would miss it. */
+static void empty_left_log(struct spool *spool)
+{
+	int looks_only = 1;
+	if (spool->db == NULL || !spool_was_replaced(spool, NULL))
+		return;
+	(void)sqlite3_db_config(spool->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, -1, &looks_only);
+	if (!looks_only)
+		(void)sqlite3_wal_checkpoint_v2(spool->db, "main", SQLITE_CHECKPOINT_TRUNCATE, NULL,
+		                                NULL);
+}
+
 void spool_close(struct spool *spool)
 {
 	if (spool == NULL)
 		return;
 	for (size_t i = 0; i < QUERY_COUNT; i++)
 		(void)sqlite3_finalize(spool->statements[i]);
+	empty_left_log(spool);
 	(void)sqlite3_close(spool->db);
 	if (spool->file >= 0)
 		(void)close(spool->file);

@@ -682,6 +682,15 @@ enum spool_status spool_one_number(struct spool *spool, enum query query, int64_
 	return status;
 }
 
+/* What the books leave. Somebody may have written any numbers into them. */
+static int64_t left_of(const struct spool_ledger *ledger)
+{
+	uint64_t gone = (uint64_t)ledger->delivered + (uint64_t)ledger->dead +
+	                (uint64_t)ledger->discarded + (uint64_t)ledger->dropped +
+	                (uint64_t)ledger->purged + (uint64_t)ledger->removed;
+	return (int64_t)((uint64_t)ledger->accepted - gone);
+}
+
 enum spool_status spool_read_counters(struct spool *spool, struct spool_ledger *ledger)
 {
 	*ledger = (struct spool_ledger){ .oldest_at = -1 };
@@ -702,9 +711,7 @@ enum spool_status spool_read_counters(struct spool *spool, struct spool_ledger *
 		ledger->max_spool = sqlite3_column_int64(row, at++);
 		ledger->max_record = sqlite3_column_int64(row, at++);
 		ledger->drop_oldest = sqlite3_column_int64(row, at++) != 0;
-		ledger->waiting = ledger->accepted - ledger->delivered - ledger->dead -
-		                  ledger->discarded - ledger->dropped - ledger->purged -
-		                  ledger->removed;
+		ledger->waiting = left_of(ledger);
 		ledger->dead_counted = ledger->dead;
 	}
 	enum spool_status status = SPOOL_OK;

@@ -232,6 +232,7 @@ enum spool_status spool_read_ledger(struct spool *spool, int patience,
 
 /* Reads the ledger's counters alone, which costs next to nothing; `counted` is false. */
 enum spool_status spool_read_counters(struct spool *spool, struct spool_ledger *ledger);
+
 /* Counts dead letters by reason, for at most `patience` ms, into `ledger`. */
 void spool_count_reasons(struct spool *spool, int patience, struct spool_ledger *ledger);
 

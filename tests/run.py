@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs all tests: python3 tests/run.py BUILDDIR
+"""Runs all tests: python3 tests/run.py BUILDDIR [unit]
 
 First every unit test program BUILDDIR/tests/test_* (cmocka), then the
 behaviour tests (pytest). What they print is passed on as it comes; after it
@@ -232,8 +232,8 @@ def run_behaviour(build, runner, tally):
 
 
 def main():
-    if len(sys.argv) != 2:
-        print("usage: python3 tests/run.py BUILDDIR", file=sys.stderr)
+    if len(sys.argv) not in (2, 3) or sys.argv[2:] not in ([], ["unit"]):
+        print("usage: python3 tests/run.py BUILDDIR [unit]", file=sys.stderr)
         return 64
     build = os.path.abspath(sys.argv[1])
     os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
@@ -254,7 +254,7 @@ def main():
     os.environ["TMPDIR"] = scratch
     for program in units:
         run_unit(program, runner, tally)
-    if os.path.isdir("tests/behaviour"):
+    if os.path.isdir("tests/behaviour") and len(sys.argv) == 2:
         run_behaviour(build, runner, tally)
     shutil.rmtree(scratch, ignore_errors=True)
     if tally.passed + len(tally.failed) == 0:

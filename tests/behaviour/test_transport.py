@@ -182,6 +182,14 @@ def test_an_oversized_answer_is_cut_off_early(spool, start):
         assert server.sent < 64 << 20
 
 
+def test_an_answer_of_endless_headers_is_cut_off(spool, start):
+    with badserver.EndlessHeaders() as server:
+        agent = start(server.url)
+        spool.add()
+        refused(agent)
+        assert server.sent < 64 << 20
+
+
 def test_an_oversized_refusal_is_still_a_refusal(spool, start):
     head = b"HTTP/1.1 400 Bad Request\r\nTransfer-Encoding: chunked\r\n\r\n"
     with badserver.Endless(head, b"10000\r\n" + b"x" * 65536 + b"\r\n") as server:

@@ -250,6 +250,22 @@ static void failures_without_end_do_not_overflow(void **state)
 	assert_true(breaker_next_try(&breaker, false) <= NOW + CAP);
 }
 
+static void a_cap_that_a_reload_made_shorter_holds_at_once(void **state)
+{
+	struct breaker breaker = fresh();
+	struct breaker_limits shorter = limits;
+	struct breaker_failure failure = { .record = 1, .whole = true, .retry_after = -1 };
+	(void)state;
+
+	for (int i = 0; i < 20; i++)
+		(void)testify(&breaker, 1, WHOLE);
+	unsigned strain = breaker.strain;
+	shorter.cap = 2 * BASE;
+	(void)breaker_failed(&breaker, &shorter, &failure, NOW, UINT64_MAX);
+	assert_int_equal(breaker.strain, strain);
+	assert_true(breaker_next_try(&breaker, false) <= NOW + 2 * BASE);
+}
+
 static void what_the_server_asks_to_wait_comes_before_the_backoff(void **state)
 {
 	const int64_t asked[] = { -1, 0, 1, 10 * BASE, 24 * 3600 * BASE };
@@ -568,6 +584,7 @@ int main(void)
 		cmocka_unit_test(while_down_one_at_a_time_is_sent_and_only_when_it_is_due),
 		cmocka_unit_test(each_failed_probe_puts_the_next_one_further_off_up_to_the_cap),
 		cmocka_unit_test(failures_without_end_do_not_overflow),
+		cmocka_unit_test(a_cap_that_a_reload_made_shorter_holds_at_once),
 		cmocka_unit_test(what_the_server_asks_to_wait_comes_before_the_backoff),
 		cmocka_unit_test(while_one_record_alone_is_to_blame_another_may_try_at_once),
 		cmocka_unit_test(a_second_witness_ends_that_privilege),

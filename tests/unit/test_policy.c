@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "agent/policy.h"
+#include "tests/unit/failing.h"
 
 #define DAY_MS INT64_C(86400000)
 /* Wed, 21 Oct 2015 07:28:00 GMT */
@@ -161,6 +162,34 @@ static void a_cause_has_the_same_word_for_ever(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
 		assert_string_equal(judge_http(cases[i].status, cases[i].body).code, cases[i].code);
+}
+
+static void without_memory_to_read_an_answer_nothing_is_taken_for_delivered(void **state)
+{
+	(void)state;
+	fail_allocation_after(0);
+	assert_int_equal(verdict_of(200, "{\"status\": \"ok\"}"), VERDICT_UNAVAILABLE);
+	assert_true(allocation_failed());
+	assert_int_equal(verdict_of(200, "{\"status\": \"ok\"}"), VERDICT_DELIVERED);
+}
+
+static void only_ok_itself_is_ok_whatever_escapes_are_beside_it(void **state)
+{
+	(void)state;
+	assert_int_equal(verdict_of(200, "{\"status\":\"ok\\u0000\"}"), VERDICT_REJECTED);
+	assert_int_equal(verdict_of(200, "{\"status\":\"ok\\u0000\\u0000\"}"), VERDICT_REJECTED);
+	assert_int_equal(verdict_of(200, "{\"status\":\"\\u006fk\"}"), VERDICT_DELIVERED);
+	assert_int_equal(verdict_of(200, "{\"st\\u0061tus\":\"no\"}"), VERDICT_REJECTED);
+	assert_int_equal(verdict_of(200, "{\"st\\u0061tu\\u0173\":\"no\"}"), VERDICT_DELIVERED);
+	assert_int_equal(verdict_of(200, "{\"status\":\"o\\u00eb\"}"), VERDICT_REJECTED);
+	/* Another member than ours. */
+	assert_int_equal(verdict_of(200, "{\"status\\u0000\":\"no\"}"), VERDICT_DELIVERED);
+	assert_int_equal(verdict_of(200, "{\"\\\\u0000status\":\"no\"}"), VERDICT_DELIVERED);
+	/* Half a pair in a text of no interest does not hide what is said. */
+	assert_int_equal(verdict_of(200, "{\"echo\":\"\\ud800\",\"status\":\"ok\"}"),
+	                 VERDICT_DELIVERED);
+	assert_int_equal(verdict_of(200, "{\"echo\":\"\\uDC00\\\\\",\"status\":\"no\"}"),
+	                 VERDICT_REJECTED);
 }
 
 /* -------------------------------------------------------------------- success */
@@ -374,6 +403,32 @@ static void a_retry_after_that_is_neither_form_is_none(void **state)
 		expect_wait(values[i], NULL, -1);
 }
 
+static void a_date_with_one_character_wrong_is_none(void **state)
+{
+	static const char *const dates[] = { "Wed, 21 Oct 2015 07:28:00 GMT",
+		                                 "Wednesday, 21-Oct-15 07:28:00 GMT",
+		                                 "Wed Oct 21 07:28:00 2015" };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(dates) / sizeof(dates[0]); i++)
+		for (size_t at = 0; at < strlen(dates[i]); at++) {
+			char wrong[64];
+
+			(void)snprintf(wrong, sizeof(wrong), "%s", dates[i]);
+			wrong[at] = '?';
+			if (policy_retry_after(wrong, NULL, WALL) != -1)
+				fail_msg("taken for a date: %s", wrong);
+		}
+}
+
+static void in_the_first_century_a_year_before_the_first_is_none(void **state)
+{
+	(void)state;
+	/* The clock stands in the year 10: 99 could only be 89 years before it. */
+	assert_int_equal(policy_retry_after("Wednesday, 21-Oct-99 07:28:00 GMT", NULL,
+	                                    -INT64_C(1960) * 365 * DAY_MS), -1);
+}
+
 static void all_three_forms_of_a_date_are_understood(void **state)
 {
 	(void)state;
@@ -584,6 +639,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_status_has_the_verdict_of_the_contract),
 		cmocka_unit_test(a_status_that_is_none_is_unavailable),
+		cmocka_unit_test(without_memory_to_read_an_answer_nothing_is_taken_for_delivered),
+		cmocka_unit_test(only_ok_itself_is_ok_whatever_escapes_are_beside_it),
 		cmocka_unit_test(among_the_statuses_only_429_is_surely_the_whole_destinations),
 		cmocka_unit_test(the_body_counts_for_nothing_beside_another_status),
 		cmocka_unit_test(every_judgement_has_one_word_and_a_plain_sentence),
@@ -599,6 +656,8 @@ int main(void)
 		cmocka_unit_test(retry_after_in_seconds_becomes_milliseconds),
 		cmocka_unit_test(a_long_wait_is_cut_to_a_day),
 		cmocka_unit_test(a_retry_after_that_is_neither_form_is_none),
+		cmocka_unit_test(a_date_with_one_character_wrong_is_none),
+		cmocka_unit_test(in_the_first_century_a_year_before_the_first_is_none),
 		cmocka_unit_test(all_three_forms_of_a_date_are_understood),
 		cmocka_unit_test(a_date_in_the_past_means_now),
 		cmocka_unit_test(the_answers_own_date_is_trusted_before_the_local_clock),
