@@ -142,7 +142,8 @@ def test_the_command_has_no_key_no_descriptor_and_ordinary_signals(
     assert sorted(numbers) == ["0", "1", "2", "3"], (tmp_path / "fds").read_text()
     for line in (tmp_path / "signals").read_text().splitlines():
         if line.startswith(("SigBlk", "SigIgn")):
-            assert int(line.split()[1], 16) == 0, line
+            # 32 and 33 are the C library's own, which no program can set back.
+            assert int(line.split()[1], 16) & ~(3 << 31) == 0, line
 
 
 @pytest.mark.parametrize("command, words", [

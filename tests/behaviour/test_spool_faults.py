@@ -203,7 +203,7 @@ def test_rows_that_cannot_go_in_a_deleted_spool_do_not_keep_a_new_one_waiting(
         agent, spool, sink):
     agent.run()
     spool.add(app="unknown")
-    eventually(lambda: "unknown" in agent.errors())
+    eventually(lambda: "not in the configuration" in agent.errors())
     for end in ("", "-wal", "-shm"):
         pathlib.Path(f"{spool.path}{end}").unlink(missing_ok=True)
     spool.init()
