@@ -604,8 +604,12 @@ static bool take_other(struct rescue *rescue, enum table table, const struct cel
                        bool whole)
 {
 	bool written;
-	unsigned columns = table == IMPORTED ? 1 : table == RECEIPTS ? 6 : 2;
-	if (!whole || cell->column_count != columns) {
+	static const unsigned columns[TABLE_COUNT] = {
+		[KNOWN_KEYS] = 2, [ATTEMPTS_TABLE] = 2, [IMPORTED] = 1, [RECEIPTS] = 6, [AGENT_STATE] = 2
+	};
+	if (!whole || cell->column_count != columns[table] ||
+	    (table == RECEIPTS && (cell->columns[0].kind == VALUE_NULL ||
+	                           cell->columns[1].kind == VALUE_NULL))) {
 		rescue->torn[table] = true;
 		return true;
 	}
