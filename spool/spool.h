@@ -107,7 +107,8 @@ enum spool_status spool_next_record(struct spool *spool, int64_t from, int64_t t
                                     struct record *record);
 
 /* After SPOOL_DAMAGED at id `from`, of waiting rows or of dead letters: no row from there up
- * to `*next` - 1 can be read. SPOOL_END: nor any other up to `to`. */
+ * to `*next` - 1 can be read. SPOOL_END: nor any other up to `to`, and
+ * `*next` means nothing. */
 enum spool_status spool_pass_damage(struct spool *spool, bool dead, int64_t from, int64_t to,
                                     int64_t *next);
 
