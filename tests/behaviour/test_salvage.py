@@ -370,6 +370,35 @@ def test_the_agent_delivers_around_damage_and_takes_inserts(agent, filled, sink)
     assert status["lost"] == len(gone) and status["balanced"] and status["waiting"] == 0
 
 
+def test_a_drain_ends_where_the_last_page_is_damaged(agent, filled, sink):
+    filled.run("DELETE FROM interactions WHERE length(request_body) > 20000")
+    fold(filled)
+    overwrite(filled, pages(filled, "interactions", "leaf")[-1])
+    result = agent.drain(timeout=30)
+    assert result.returncode == 65 and "init --salvage" in result.stderr
+    assert salvage(agent).returncode == 65
+    assert agent.drain(timeout=30).returncode == 0
+
+
+def test_rows_out_of_order_on_a_damaged_page_send_nobody_in_circles(agent, filled, sink):
+    page = pages(filled, "interactions", "leaf")[3]
+    with open(filled.path, "r+b") as file:
+        file.seek((page - 1) * PAGE)
+        leaf = bytearray(file.read(PAGE))
+        count = int.from_bytes(leaf[3:5], "big")
+        assert count > 1
+        # The last cell's id, behind the size of its content, becomes 1.
+        at = int.from_bytes(leaf[8 + 2 * (count - 1):10 + 2 * (count - 1)], "big")
+        at += 1 + (leaf[at] > 127)
+        leaf[at] = 1
+        file.seek((page - 1) * PAGE)
+        file.write(leaf)
+    for command in (["list"], ["export"], ["discard", "--all", "--yes"], ["drain"]):
+        result = agent.command(*command, timeout=30)
+        assert result.returncode in (0, 65, 75), (command, result)
+    assert agent.command("list").returncode in (0, 65)
+
+
 def test_a_damaged_ledger_or_index_keeps_no_record_from_being_settled(agent, filled, sink):
     overwrite(filled, pages(filled, "ledger", "leaf")[0])
     overwrite(filled, pages(filled, "known_keys", "leaf")[0])
