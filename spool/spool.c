@@ -488,8 +488,15 @@ enum spool_status spool_pass_damage(struct spool *spool, bool dead, int64_t from
 	enum spool_status status = probe(spool, dead, from, to, &id);
 	if (status == SPOOL_OK && id == INT64_MAX)
 		return SPOOL_END;
-	if (status == SPOOL_OK)
-		*next = id + 1; /* its page is sound; one that it goes on in is not */
+	if (status == SPOOL_OK) {
+		/* Its page is sound, and mostly one that it goes on in is not. Where rows are out
+		 * of order, it may be sound itself, and what stood before it was not. */
+		struct record record;
+		sqlite3_stmt *row;
+		bool sound = id > from && spool_load_row(spool, dead ? LOAD_DEAD : LOAD, id, &record,
+		                                         &row) == SPOOL_OK;
+		*next = sound ? id : id + 1;
+	}
 	if (status != SPOOL_DAMAGED)
 		return status;
 	/* A page of small rows has some thirty ids; behind so many steps it is a page above
