@@ -779,6 +779,18 @@ static bool name_ranges(struct rescue *rescue)
 
 /* --- All of it ---------------------------------------------------------- */
 
+/* What every header of a spool says alike. Where that is damaged, so may the version be. */
+static bool is_sound_header(const uint8_t *header)
+{
+	static const uint8_t fractions[] = { 64, 32, 32 };
+	bool sound = memcmp(header, "SQLite format 3", 16) == 0 && header[18] <= 2 &&
+	             header[19] <= 2 && header[20] == 0 && memcmp(header + 21, fractions, 3) == 0 &&
+	             pages_number(header + 44) <= 4 && pages_number(header + 56) == 1;
+	for (int i = 72; i < 92; i++)
+		sound = sound && header[i] == 0;
+	return sound;
+}
+
 /* What the file says of itself. False: it is a newer program's. */
 static bool look_at_header(struct rescue *rescue)
 {
@@ -787,7 +799,8 @@ static bool look_at_header(struct rescue *rescue)
 		return true;
 	rescue->seen = true;
 	uint32_t version = pages_number(rescue->page + 60);
-	return version <= SCHEMA_VERSION || version > NEWER_MAX || fail(rescue, RESCUE_NEWER);
+	return version <= SCHEMA_VERSION || version > NEWER_MAX || !is_sound_header(rescue->page) ||
+	       fail(rescue, RESCUE_NEWER);
 }
 
 static bool copy(struct rescue *rescue)
