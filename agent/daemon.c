@@ -410,7 +410,8 @@ int daemon_drain(const struct daemon_call *call, struct config *config, bool pro
 			lock_release(&lock);
 		goto end;
 	}
-	drain.last_id = drain.before.last_id;
+	/* Where a damaged page hides the last one; to the loop, INT64_MAX is a life without end. */
+	drain.last_id = drain.before.last_id < INT64_MAX ? drain.before.last_id : INT64_MAX - 1;
 	code = need_no_pause(drain.watch, config->spool_path);
 	if (code != EX_OK) {
 		spool_close(spool);

@@ -243,15 +243,17 @@ static void scan(struct job *job, struct spool *spool)
 		}
 		if (job->read == SPOOL_DAMAGED) {
 			job->error = *spool_last_error(spool);
-			job->read = spool_pass_damage(spool, false, at, job->to, &job->next);
+			int64_t behind;
+			job->read = spool_pass_damage(spool, false, at, job->to, &behind);
 			if (job->read != SPOOL_OK && job->read != SPOOL_END)
 				return;
-			note_damage(job, at, job->read == SPOOL_OK ? job->next - 1 : job->to);
+			note_damage(job, at, job->read == SPOOL_OK ? behind - 1 : job->to);
 			job->end = job->read == SPOOL_END;
 			job->read = SPOOL_OK;
+			/* At the end of what can be read: what comes is looked for from here. */
 			if (job->end)
 				return;
-			at = job->next;
+			at = job->next = behind;
 			continue;
 		}
 		if (job->read == SPOOL_TOO_BIG) {

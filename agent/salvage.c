@@ -63,8 +63,8 @@ static void print_report(const char *path, const struct salvage_report *report)
 		              "what was kept\n");
 	if (report->others_lost)
 		(void)fprintf(stderr, "reconify-agent: some of the keys that were remembered, counts of "
-		              "attempts or notes could not be read: a record with such a key is accepted "
-		              "once more\n");
+		              "attempts, receipts or notes could not be read: a record with such a key is "
+		              "accepted once more\n");
 	if (report->lost != 0)
 		(void)fprintf(stderr, "reconify-agent: what to do: let the producers insert these again, "
 		              "if they still have them; keep %s until then, and delete it afterwards: it "

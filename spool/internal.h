@@ -88,6 +88,7 @@ struct spool {
 	enum query scanning;    /* NEXT or NEXT_RECORD is half stepped; QUERY_COUNT: neither; */
 	int64_t scanned, limit; /* up to this id, towards that one */
 	bool no_attempts;       /* in the read transaction under way: none are written down */
+	int64_t found_from;     /* no id below it is due */
 	sqlite3_stmt *found;    /* FIND or FIND_DEAD, half stepped; or NULL */
 	int64_t keys_swept_at;
 	struct spool_error error;

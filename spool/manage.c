@@ -42,6 +42,7 @@ enum spool_status spool_find_begin(struct spool *spool, bool dead,
 	if (dead)
 		bind_bytes(row, 7, filter->reason);
 	spool->found = row;
+	spool->found_from = from;
 	return SPOOL_OK;
 }
 
@@ -54,6 +55,10 @@ enum spool_status spool_find_next(struct spool *spool, struct spool_found *found
 		return rc == SQLITE_DONE ? SPOOL_END : spool_fail(spool, rc);
 	*found = (struct spool_found){ .bytes = 0 };
 	spool_read_record(row, &found->record);
+	/* As in a scan: a damaged page may have its rows out of order. */
+	if (found->record.id < spool->found_from)
+		return spool_fail(spool, SQLITE_CORRUPT);
+	spool->found_from = found->record.id;
 	found->bytes = record_bytes(&found->record);
 	if (dead) {
 		found->reason = spool_column_text(row, 25);

@@ -35,7 +35,8 @@ enum table {
 	AGENT_STATE,
 	SEQUENCE,
 	TABLE_COUNT,
-	OTHER_TREE = TABLE_COUNT /* the schema itself, an index, what others made */
+	OTHER_TREE = TABLE_COUNT, /* the schema itself, an index, what others made */
+	GIVEN_UP
 };
 
 static const char *const table_names[TABLE_COUNT] = {
@@ -205,11 +206,11 @@ static void mark_free(struct rescue *rescue)
 		uint32_t count = pages_number(rescue->page + 4);
 		if (rescue->owners[trunk] != NO_TABLE || count > rescue->pages->usable / 4 - 2)
 			return;
-		rescue->owners[trunk] = OTHER_TREE;
+		rescue->owners[trunk] = GIVEN_UP;
 		for (uint32_t i = 0; i < count; i++) {
 			uint32_t leaf = pages_number(rescue->page + 8 + 4 * (size_t)i);
 			if (leaf <= rescue->pages->count && rescue->owners[leaf] == NO_TABLE)
-				rescue->owners[leaf] = OTHER_TREE;
+				rescue->owners[leaf] = GIVEN_UP;
 		}
 		trunk = pages_number(rescue->page);
 	}
@@ -485,8 +486,13 @@ static bool keep_page(struct rescue *rescue, enum table table, uint32_t number)
 		enum cell_state state = page_cell(rescue->pages, &page, i, &cell);
 		if (state == CELL_NO_MEMORY)
 			return fail(rescue, RESCUE_NO_MEMORY);
-		if (state == CELL_READ && is_record(&cell, table)) {
-			if (!keep_record(rescue, table, &cell))
+		/* A page above that took another's place leads to the other table's rows. */
+		enum table other = table == INTERACTIONS ? DEAD_LETTERS : INTERACTIONS;
+		bool own = state == CELL_READ && is_record(&cell, table);
+		bool others = !own && state == CELL_READ && is_record(&cell, other) &&
+		              is_uuid(&cell.columns[UUID_COLUMN]);
+		if (own || others) {
+			if (!keep_record(rescue, own ? table : other, &cell))
 				return false;
 			continue;
 		}
@@ -540,7 +546,7 @@ static bool keep_records(struct rescue *rescue, enum table table)
 	return done;
 }
 
-/* Pages that are nobody's, nor given up: by their content, and only what is surely a
+/* Pages that are nobody's, or seem to be no rows', nor given up: by their content, and only what is surely a
  * record. What the file remembers of them is wrong, then, or damaged. */
 static bool keep_strays(struct rescue *rescue)
 {
@@ -548,7 +554,8 @@ static bool keep_strays(struct rescue *rescue)
 		struct page page;
 		struct cell cell;
 		uint32_t parent;
-		if (rescue->owners[number] != NO_TABLE || pages_is_reserved(rescue->pages, number) ||
+		if ((rescue->owners[number] != NO_TABLE && rescue->owners[number] != OTHER_TREE) ||
+		    pages_is_reserved(rescue->pages, number) ||
 		    pages_role(rescue->pages, number, &parent) == ROLE_FREE ||
 		    !pages_read(rescue->pages, number, rescue->page) ||
 		    !page_look(rescue->pages, number, rescue->page, &page) ||
@@ -604,8 +611,12 @@ static bool take_other(struct rescue *rescue, enum table table, const struct cel
                        bool whole)
 {
 	bool written;
-	unsigned columns = table == IMPORTED ? 1 : table == RECEIPTS ? 6 : 2;
-	if (!whole || cell->column_count != columns) {
+	static const unsigned columns[TABLE_COUNT] = {
+		[KNOWN_KEYS] = 2, [ATTEMPTS_TABLE] = 2, [IMPORTED] = 1, [RECEIPTS] = 6, [AGENT_STATE] = 2
+	};
+	if (!whole || cell->column_count != columns[table] ||
+	    (table == RECEIPTS && (cell->columns[0].kind == VALUE_NULL ||
+	                           cell->columns[1].kind == VALUE_NULL))) {
 		rescue->torn[table] = true;
 		return true;
 	}
@@ -768,6 +779,18 @@ static bool name_ranges(struct rescue *rescue)
 
 /* --- All of it ---------------------------------------------------------- */
 
+/* What every header of a spool says alike. Where that is damaged, so may the version be. */
+static bool is_sound_header(const uint8_t *header)
+{
+	static const uint8_t fractions[] = { 64, 32, 32 };
+	bool sound = memcmp(header, "SQLite format 3", 16) == 0 && header[18] <= 2 &&
+	             header[19] <= 2 && header[20] == 0 && memcmp(header + 21, fractions, 3) == 0 &&
+	             pages_number(header + 44) <= 4 && pages_number(header + 56) == 1;
+	for (int i = 72; i < 92; i++)
+		sound = sound && header[i] == 0;
+	return sound;
+}
+
 /* What the file says of itself. False: it is a newer program's. */
 static bool look_at_header(struct rescue *rescue)
 {
@@ -776,7 +799,8 @@ static bool look_at_header(struct rescue *rescue)
 		return true;
 	rescue->seen = true;
 	uint32_t version = pages_number(rescue->page + 60);
-	return version <= SCHEMA_VERSION || version > NEWER_MAX || fail(rescue, RESCUE_NEWER);
+	return version <= SCHEMA_VERSION || version > NEWER_MAX || !is_sound_header(rescue->page) ||
+	       fail(rescue, RESCUE_NEWER);
 }
 
 static bool copy(struct rescue *rescue)

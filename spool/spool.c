@@ -18,6 +18,7 @@
 #include "spool/internal.h"
 #include "spool/migrate.h"
 
+#define RECORD_ID_COLUMN 24 /* of COLUMNS */
 /* Ids looked at one by one behind a damaged page. */
 #define PATIENT_STEPS 64
 
@@ -353,6 +354,8 @@ static enum spool_status find_too_big(struct spool *spool, int64_t from, int64_t
 	(void)sqlite3_bind_int64(row, 1, from);
 	(void)sqlite3_bind_int64(row, 2, to);
 	int rc = sqlite3_step(row);
+	if (rc == SQLITE_ROW && sqlite3_column_int64(row, 0) < from)
+		rc = SQLITE_CORRUPT;
 	enum spool_status status = rc == SQLITE_ROW ? SPOOL_TOO_BIG : spool_fail(spool, rc);
 	*place = (struct spool_place){ .id = rc == SQLITE_ROW ? sqlite3_column_int64(row, 0) : from };
 	(void)sqlite3_reset(row);
@@ -412,6 +415,11 @@ static enum spool_status step_scan(struct spool *spool, enum query query, int64_
 	}
 	*row = spool->statements[query];
 	int rc = sqlite3_step(*row);
+	/* SQLite does not look whether a damaged page has its rows in order, and whoever went
+	 * on behind an id that came before would go in circles. */
+	int id_column = query == NEXT ? 0 : RECORD_ID_COLUMN;
+	if (rc == SQLITE_ROW && sqlite3_column_int64(*row, id_column) < from)
+		rc = SQLITE_CORRUPT;
 	if (rc == SQLITE_ROW) {
 		spool->scanning = query;
 		spool->limit = to;
@@ -465,7 +473,9 @@ static enum spool_status probe(struct spool *spool, bool dead, int64_t from, int
 	enum spool_status status = rc == SQLITE_DONE ? SPOOL_END : SPOOL_OK;
 	if (rc == SQLITE_ROW)
 		*id = sqlite3_column_int64(row, 0);
-	else if (rc != SQLITE_DONE)
+	if (rc == SQLITE_ROW && *id < from)
+		rc = SQLITE_CORRUPT;
+	if (rc != SQLITE_ROW && rc != SQLITE_DONE)
 		status = spool_fail(spool, rc);
 	(void)sqlite3_reset(row);
 	return status;
@@ -478,8 +488,15 @@ enum spool_status spool_pass_damage(struct spool *spool, bool dead, int64_t from
 	enum spool_status status = probe(spool, dead, from, to, &id);
 	if (status == SPOOL_OK && id == INT64_MAX)
 		return SPOOL_END;
-	if (status == SPOOL_OK)
-		*next = id + 1; /* its page is sound; one that it goes on in is not */
+	if (status == SPOOL_OK) {
+		/* Its page is sound, and mostly one that it goes on in is not. Where rows are out
+		 * of order, it may be sound itself, and what stood before it was not. */
+		struct record record;
+		sqlite3_stmt *row;
+		bool sound = id > from && spool_load_row(spool, dead ? LOAD_DEAD : LOAD, id, &record,
+		                                         &row) == SPOOL_OK;
+		*next = sound ? id : id + 1;
+	}
 	if (status != SPOOL_DAMAGED)
 		return status;
 	/* A page of small rows has some thirty ids; behind so many steps it is a page above

@@ -107,7 +107,8 @@ enum spool_status spool_next_record(struct spool *spool, int64_t from, int64_t t
                                     struct record *record);
 
 /* After SPOOL_DAMAGED at id `from`, of waiting rows or of dead letters: no row from there up
- * to `*next` - 1 can be read. SPOOL_END: nor any other up to `to`. */
+ * to `*next` - 1 can be read. SPOOL_END: nor any other up to `to`, and
+ * `*next` means nothing. */
 enum spool_status spool_pass_damage(struct spool *spool, bool dead, int64_t from, int64_t to,
                                     int64_t *next);
 
@@ -219,7 +220,8 @@ struct spool_ledger {
 	bool counted;          /* the rows were counted; false: too many for `patience` */
 	bool balanced;         /* the sum is right, and so are the counts where counted */
 	int64_t oldest_at;     /* spooled_at of the first waiting row, -1: none */
-	int64_t last_id;       /* of the last waiting row, SPOOL_FIRST_ID: none */
+	int64_t last_id;       /* of the last waiting row, SPOOL_FIRST_ID: none; INT64_MAX: a
+	                          damaged page hides it */
 	struct spool_reason reasons[SPOOL_REASONS]; /* of dead letters, the most frequent first */
 	size_t reason_count;
 	bool reasons_counted;  /* false: too many for `patience`; reason_count is 0 */

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Corrupted spools: is everything kept that was not touched?
 
-    corruption.py --build DIR --budget SECONDS --points N --seed N [--point N]
+    corruption.py --build DIR --budget SECONDS --points N --seed N [--point N] [--kind NAME]
 
 A spool of rows small and big, keyed and not, with dead letters, half of it still in the
 -wal, is made once. Each point damages a copy of it in one way, which its seed and number
@@ -46,6 +46,7 @@ arguments.add_argument("--budget", type=float, default=600)
 arguments.add_argument("--points", type=int, default=2000)
 arguments.add_argument("--seed", type=int, default=1)
 arguments.add_argument("--point", type=int, help="this one alone, and tell about it")
+arguments.add_argument("--kind", help="points of this kind of damage alone, such as zero_range")
 arguments = arguments.parse_args()
 os.environ["BUILD"] = str(pathlib.Path(arguments.build).resolve())
 
@@ -432,6 +433,9 @@ def main():
                 folder = work / f"point-{number}"
                 folder.mkdir()
                 point = Point(template, sink, folder, arguments.seed, number)
+                if arguments.kind and point.damage.name != arguments.kind:
+                    shutil.rmtree(folder)
+                    continue
                 lost = extra = 0
                 problem = None
                 try:
