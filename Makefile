@@ -181,14 +181,14 @@ model_parts := $(filter-out $(B)/spool/%,$(filter $(patsubst %,$(B)/agent/%.o,sh
 $(B)/torture/simulation: tests/torture/simulation.c $(B)/tests/torture/store_model.o $(model_parts)
 	$(say) TEST $@
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $^ \
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $(filter %.c %.o,$^) \
 	    $$($(PKG_CONFIG) --libs libcjson inih) $(LDLIBS)
 
 $(B)/torture/simulation_real: tests/torture/simulation.c $(B)/tests/torture/store_sqlite.o \
     $(agent_parts)
 	$(say) TEST $@
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $^ \
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $(filter %.c %.o,$^) \
 	    $$($(PKG_CONFIG) --libs $(agent_libs)) $(LDLIBS)
 
 analyze: $(B)/generated/schema_sql.h
