@@ -119,6 +119,16 @@ static void one_that_waits_gives_way_to_an_earlier_one(void **state)
 	assert_int_equal(roster.doubted, 0);
 }
 
+static void what_nobody_let_go_yet_stays_behind_an_earlier_one(void **state)
+{
+	(void)state;
+	struct item *five = roster_add(&roster, 5, 0, 7);
+	assert_int_equal(five->state, QUEUED);
+	struct item *three = add(3, 7);
+	expect_order(three->session, 2, (const int64_t[]){ 3, 5 });
+	assert_int_equal(five->state, QUEUED);
+}
+
 static void whatever_state_it_is_in_it_can_be_removed(void **state)
 {
 	static const enum item_state states[] = { QUEUED, READY, COLD, LOADING, FLYING, WAITING,
@@ -220,6 +230,8 @@ static void a_session_with_unknown_rows_is_kept_though_it_is_empty(void **state)
 	roster_remove(&roster, one);
 	assert_ptr_equal(roster_find_session(&roster, 7), session);
 	assert_ptr_equal(roster_next_hungry(&roster), session);
+	roster_trim(&roster, session); /* asked for, and not answered yet */
+	assert_ptr_equal(roster_find_session(&roster, 7), session);
 	session->more_from = INT64_MAX;
 	roster_trim(&roster, session);
 	assert_null(roster_find_session(&roster, 7));
@@ -269,6 +281,7 @@ int main(void)
 		TEST(a_session_is_in_the_order_of_ids_whatever_comes_first),
 		TEST(what_is_under_way_stays_in_front),
 		TEST(one_that_waits_gives_way_to_an_earlier_one),
+		TEST(what_nobody_let_go_yet_stays_behind_an_earlier_one),
 		TEST(whatever_state_it_is_in_it_can_be_removed),
 		TEST(a_preferred_one_comes_before_all_that_are_cold),
 		TEST(a_payload_makes_it_ready_and_is_counted),
