@@ -7,7 +7,8 @@ stand what was skipped and what failed, and the last line is always
 
     N passed, N failed[, N skipped]
 
-Exit status 0 only when something ran and nothing failed. A program that
+BEHAVIOUR="crash delivery" runs these of the behaviour tests alone. Exit status 0
+only when something ran and nothing failed. A program that
 crashes, ends early or is still running after TEST_LIMIT seconds (540) in all
 counts as failed: a test that did not speak has not passed.
 """
@@ -213,7 +214,9 @@ def run_behaviour(build, runner, tally):
     if os.path.exists(report):
         os.unlink(report)
     status = runner.run(
-        [python, "-m", "pytest", name, "-q", "-p", "no:cacheprovider"]
+        [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        + [f"{name}/test_{part}.py" for part in os.environ.get("BEHAVIOUR", "").split()]
+        + ([] if os.environ.get("BEHAVIOUR") else [name])
         + [f"--junit-xml={report}"]
         + parallel(python),
         lambda line: None,
