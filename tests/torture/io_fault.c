@@ -58,7 +58,7 @@ static int fault(int call)
 		return 0;
 	unsigned long at = strtoul(strchr(text, ':') + 1, NULL, 10);
 	unsigned long now = atomic_fetch_add(&seen, 1) + 1;
-	bool on = strstr(text, ":on") != NULL;
+	bool on = strcmp(strrchr(text, ':'), ":on") == 0;
 	return at != 0 && (now == at || (on && now > at)) ? error : 0;
 }
 
