@@ -132,9 +132,14 @@ double status_rate(const struct status *status)
 
 int64_t status_backlog_gone_at(const struct status *status)
 {
-	double rate = status_rate(status);
-	if (rate <= 0 && status->live && status->ledger.waiting > 0)
-		rate = limits_rate(&status->report, status->ledger.bytes / status->ledger.waiting);
+	double rate = status_rate(status), most = 0;
+	if (status->live && status->ledger.waiting > 0)
+		most = limits_rate(&status->report, status->ledger.bytes / status->ledger.waiting);
+	if (rate <= 0)
+		rate = most;
+	/* What was measured may be of a time before the limit. */
+	if (most > 0 && rate > most)
+		rate = most;
 	if (status->ledger.waiting == 0 || rate <= 0 || status->report.state != DESTINATION_UP)
 		return -1;
 	return limits_forecast(&status->report, status->now, status->ledger.waiting,
