@@ -135,8 +135,11 @@ static void judge_apps(const struct status *status, struct found *found)
 	                        name, report->apps[first].reason)
 	                  : add(found, FINDING_PROBLEM, "app-held", "%zu apps are held, their records "
 	                        "wait; app %s: %s", held, name, report->apps[first].reason);
-	advise(finding, "put the keys of [app %s] right (%s): a changed key is tried at once", name,
-	       status->config_file);
+	/* The service has copies of its keys: systemd made them when it started. */
+	advise(finding, status->options[0] != '\0'
+	       ? "put the keys of [app %s] right (%s): a changed key is tried at once"
+	       : "put the keys of [app %s] right (%s), then: systemctl restart reconify-agent",
+	       name, status->config_file);
 }
 
 static void judge_storage(const struct status *status, struct found *found)
