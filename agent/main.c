@@ -533,7 +533,7 @@ static const struct command commands[] = {
 	  "By its ID also a record that waits. Counted in the ledger as discarded. An ID that\n"
 	  "there is not is named (exit 65), the others are done. A request that is under way may\n"
 	  "still arrive.\n" },
-	{ "purge", act_purge, "y" FILTERS, "", "erases records, waiting and dead, without a trace",
+	{ "purge", act_purge, "y" FILTERS, "", "erases records, waiting and dead, in the file, too",
 	  FILTERS_HELP
 	  "  --yes          does not ask; needed where there is no terminal\n"
 	  "Together they narrow each other. What is purged is overwritten in the spool, gone from\n"

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <sysexits.h>
 #include <time.h>
 
@@ -77,6 +78,12 @@ static void apply_pause(struct status *status, int64_t since)
 	}
 }
 
+static int64_t free_bytes(const char *path)
+{
+	struct statvfs space;
+	return statvfs(path, &space) == 0 ? (int64_t)((uint64_t)space.f_bavail * space.f_frsize) : -1;
+}
+
 int status_collect(const struct config *config, int patience, struct status *status,
                    struct spool_error *error)
 {
@@ -90,6 +97,7 @@ int status_collect(const struct config *config, int patience, struct status *sta
 	if (spool == NULL)
 		return status_exit_code(error->status);
 	enum spool_status read = spool_read_ledger(spool, patience, &status->ledger);
+	status->disk_free = free_bytes(config->spool_path);
 	char *lost = spool_note(spool, "lost");
 	status->lost = lost != NULL ? strtoll(lost, NULL, 10) : 0;
 	free(lost);
