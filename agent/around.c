@@ -14,6 +14,10 @@ enum spool_status around_damage(struct spool *spool, bool dead, int64_t *from, i
 		(void)fprintf(stderr, "reconify-agent: the spool is damaged: %s from id %" PRId64 " on "
 		              "cannot be read; stop the agent, and run 'reconify-agent init --salvage'\n",
 		              what, first);
+	else if (status == SPOOL_OK && first == next - 1)
+		(void)fprintf(stderr, "reconify-agent: the spool is damaged: of the %s, id %" PRId64
+		              " cannot be read; stop the agent, and run 'reconify-agent init --salvage'\n",
+		              what, first);
 	else if (status == SPOOL_OK)
 		(void)fprintf(stderr, "reconify-agent: the spool is damaged: %s from id %" PRId64 " to %"
 		              PRId64 " cannot be read; stop the agent, and run 'reconify-agent init "

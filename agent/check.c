@@ -109,7 +109,8 @@ static void check_config(struct findings *findings, const struct config *config)
 	    config->file != NULL ? config->file : "no file; the environment and the defaults");
 	if (config->url == NULL)
 		add(findings, WRONG, EX_CONFIG, "endpoint: none is configured: set url in [endpoint], "
-		    "or RECONIFY_ENDPOINT");
+		    "or RECONIFY_ENDPOINT%s", lock_holder(config->spool_path) != 0
+		    ? " (the agent that runs may have one from its own environment)" : "");
 	for (size_t i = 0; i < config->app_count; i++) {
 		const struct config_app *app = &config->apps[i];
 		if (app->missing != NULL)
@@ -479,7 +480,7 @@ static void check_host(struct findings *findings, const struct config *config)
 		add(findings, FINE, 0, "agent: running");
 	else
 		add(findings, REMARK, 0, "agent: not running, so that records wait: 'systemctl start "
-		    "reconify-agent', or 'reconify-agent drain' for once");
+		    "reconify-agent', or 'reconify-agent run' with the options of this check");
 }
 
 /* --- The calls ---------------------------------------------------------- */

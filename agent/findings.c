@@ -12,6 +12,8 @@
 /* Of max_spool, in percent. */
 #define FILLED_WARNING 80
 #define FILLED_PROBLEM 98
+/* Bytes: less than this holds hardly a record, with what SQLite needs beside it. */
+#define DISK_PROBLEM (INT64_C(1) << 20)
 
 const char *finding_level_name(enum finding_level level)
 {
@@ -135,8 +137,11 @@ static void judge_apps(const struct status *status, struct found *found)
 	                        name, report->apps[first].reason)
 	                  : add(found, FINDING_PROBLEM, "app-held", "%zu apps are held, their records "
 	                        "wait; app %s: %s", held, name, report->apps[first].reason);
-	advise(finding, "put the keys of [app %s] right (%s): a changed key is tried at once", name,
-	       status->config_file);
+	/* The service has copies of its keys: systemd made them when it started. */
+	advise(finding, status->options[0] != '\0'
+	       ? "put the keys of [app %s] right (%s): a changed key is tried at once"
+	       : "put the keys of [app %s] right (%s), then: systemctl restart reconify-agent",
+	       name, status->config_file);
 }
 
 static void judge_storage(const struct status *status, struct found *found)
@@ -156,6 +161,9 @@ static void judge_storage(const struct status *status, struct found *found)
 		advise(add(found, FINDING_PROBLEM, "ledger", "the ledger DOES NOT ADD UP: the file was "
 		           "changed by something else than the agent and producers' plain statements"),
 		       "reconify-agent check%s", status->options);
+	if (status->disk_free >= 0 && status->disk_free < DISK_PROBLEM)
+		advise(add(found, FINDING_PROBLEM, "disk", "the disk that the spool is on is full: inserts "
+		           "fail"), "make room; df -h %s shows which disk it is", status->spool_path);
 	int64_t percent = ledger->max_spool > 0 ? ledger->bytes / (ledger->max_spool / 100 + 1) : 0;
 	if (percent < FILLED_WARNING)
 		return;

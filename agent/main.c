@@ -533,7 +533,7 @@ static const struct command commands[] = {
 	  "By its ID also a record that waits. Counted in the ledger as discarded. An ID that\n"
 	  "there is not is named (exit 65), the others are done. A request that is under way may\n"
 	  "still arrive.\n" },
-	{ "purge", act_purge, "y" FILTERS, "", "erases records, waiting and dead, without a trace",
+	{ "purge", act_purge, "y" FILTERS, "", "erases records, waiting and dead, in the file, too",
 	  FILTERS_HELP
 	  "  --yes          does not ask; needed where there is no terminal\n"
 	  "Together they narrow each other. What is purged is overwritten in the spool, gone from\n"
@@ -623,8 +623,11 @@ static int perform_with(const struct command *command, struct call *call)
 {
 	bool any = strstr(command->arguments, "...") != NULL;
 	if (!any && call->argument_count != (command->arguments[0] != '\0' ? 1 : 0)) {
-		(void)complain(EX_USAGE, call->argument_count == 0 ? "an argument is missing"
-		                                                   : "there is an argument too many");
+		if (call->argument_count == 0)
+			(void)complain(EX_USAGE, "an argument is missing");
+		else
+			(void)fprintf(stderr, "reconify-agent: %s: '%s' is an argument too many\n", command->name,
+			              call->arguments[command->arguments[0] != '\0' ? 1 : 0]);
 		return misuse(command);
 	}
 	bool either = strstr(command->arguments, "UUID") != NULL;
@@ -673,9 +676,9 @@ static int perform(const struct command *command, int argc, char **argv)
 	};
 	struct call call = { .selection = selection_of_all() };
 	const char *wrong;
-	int letter;
+	int letter, index = 0;
 	opterr = 0; /* said below, in our own form */
-	while ((letter = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+	while ((letter = getopt_long(argc, argv, ":", options, &index)) != -1) {
 		if (letter == '?' || letter == ':') {
 			(void)fprintf(stderr, letter == ':' ? "reconify-agent: %s: %s needs a value\n"
 			                                    : "reconify-agent: %s: there is no option %s\n",
@@ -683,7 +686,8 @@ static int perform(const struct command *command, int argc, char **argv)
 			return misuse(command);
 		}
 		if (strchr("csh", letter) == NULL && strchr(command->options, letter) == NULL) {
-			(void)fprintf(stderr, "reconify-agent: %s has no such option\n", command->name);
+			(void)fprintf(stderr, "reconify-agent: %s: there is no option --%s\n", command->name,
+			              options[index].name);
 			return misuse(command);
 		}
 		switch (letter) {

@@ -287,8 +287,7 @@ static int set_pause(const struct config *config, struct spool *spool, bool paus
 	if (status != SPOOL_OK)
 		return complain(status_exit_code(status), spool_last_error(spool)->sentence);
 	const char *was = news ? "" : pause ? "was paused already; " : "was not paused; ";
-	const char *is = pause ? "nothing is sent until 'reconify-agent resume'; inserts go on "
-	                         "being accepted"
+	const char *is = pause ? "nothing is sent until 'resume'; inserts go on being accepted"
 	                       : "records are sent again";
 	/* Also where it was so already: an earlier call may have reached nobody. */
 	if (lock_holder(config->spool_path) == 0) {

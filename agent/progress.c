@@ -47,8 +47,10 @@ void progress_line(const struct progress *progress, int64_t done, unsigned colum
 	if (done > progress->total)
 		done = progress->total;
 	if (columns == 0) {
-		(void)snprintf(into, PROGRESS_LINE_SIZE, "reconify-agent: %" PRId64 " of %" PRId64
-		               " records done, %s, %s left", done, progress->total, rate, left);
+		(void)snprintf(into, PROGRESS_LINE_SIZE, progress->rate < 0
+		               ? "reconify-agent: %" PRId64 " of %" PRId64 " records done"
+		               : "reconify-agent: %" PRId64 " of %" PRId64 " records done, %s, %s left",
+		               done, progress->total, rate, left);
 		return;
 	}
 	int percent = progress->total > 0 ? (int)(done * 100 / progress->total) : 100;

@@ -247,9 +247,14 @@ static void print_destination(const struct screen *screen, const struct status *
 			say(screen, out, "destination", "up as far as is known");
 		break;
 	case DESTINATION_DOWN:
-		say(screen, out, "destination", "down for %s, %u %s failed; nothing is lost, it is "
-		    "retried", span(last - report->since, since), report->failures,
-		    report->failures == 1 ? "try" : "tries");
+		if (!status->running)
+			say(screen, out, "destination", "was down since %s, %u %s failed; nothing is lost",
+			    moment(report->since, when), report->failures,
+			    report->failures == 1 ? "try" : "tries");
+		else
+			say(screen, out, "destination", "down for %s, %u %s failed; nothing is lost, it is "
+			    "retried", span(last - report->since, since), report->failures,
+			    report->failures == 1 ? "try" : "tries");
 		break;
 	case DESTINATION_HELD:
 		say(screen, out, "destination", "held for %s: every record waits until this is put "

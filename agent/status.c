@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <sysexits.h>
 #include <time.h>
 
@@ -77,6 +78,12 @@ static void apply_pause(struct status *status, int64_t since)
 	}
 }
 
+static int64_t free_bytes(const char *path)
+{
+	struct statvfs space;
+	return statvfs(path, &space) == 0 ? (int64_t)((uint64_t)space.f_bavail * space.f_frsize) : -1;
+}
+
 int status_collect(const struct config *config, int patience, struct status *status,
                    struct spool_error *error)
 {
@@ -90,6 +97,7 @@ int status_collect(const struct config *config, int patience, struct status *sta
 	if (spool == NULL)
 		return status_exit_code(error->status);
 	enum spool_status read = spool_read_ledger(spool, patience, &status->ledger);
+	status->disk_free = free_bytes(config->spool_path);
 	char *lost = spool_note(spool, "lost");
 	status->lost = lost != NULL ? strtoll(lost, NULL, 10) : 0;
 	free(lost);
@@ -132,9 +140,14 @@ double status_rate(const struct status *status)
 
 int64_t status_backlog_gone_at(const struct status *status)
 {
-	double rate = status_rate(status);
-	if (rate <= 0 && status->live && status->ledger.waiting > 0)
-		rate = limits_rate(&status->report, status->ledger.bytes / status->ledger.waiting);
+	double rate = status_rate(status), most = 0;
+	if (status->live && status->ledger.waiting > 0)
+		most = limits_rate(&status->report, status->ledger.bytes / status->ledger.waiting);
+	if (rate <= 0)
+		rate = most;
+	/* What was measured may be of a time before the limit. */
+	if (most > 0 && rate > most)
+		rate = most;
 	if (status->ledger.waiting == 0 || rate <= 0 || status->report.state != DESTINATION_UP)
 		return -1;
 	return limits_forecast(&status->report, status->now, status->ledger.waiting,

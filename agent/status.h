@@ -23,7 +23,8 @@ struct status {
 	struct report report;
 	struct spool_ledger ledger;
 	int64_t lost; /* of the removed ones: a salvage could not read them */
-	int64_t now; /* ms since 1970 */
+	int64_t disk_free; /* bytes, for others than root; -1: not known */
+	int64_t now;       /* ms since 1970 */
 };
 
 /* Collects all. Returns 0, or a sysexits code with `*error` filled in. `patience`
@@ -38,7 +39,7 @@ double status_rate(const struct status *status);
  * nobody knows, or nothing waits. */
 int64_t status_backlog_gone_at(const struct status *status);
 
-/* As one JSON object and a newline (documented in README.md). False: no memory. */
+/* As one JSON object and a newline (documented in reconify-agent(1)). False: no memory. */
 bool status_print_json(const struct status *status, FILE *out);
 
 /* The sysexits code for a spool's failure. */

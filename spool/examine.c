@@ -12,18 +12,29 @@ struct examination {
 	void (*found)(void *context, const char *sentence);
 	void *context;
 	sqlite3 *model; /* an empty spool of this version, to compare with */
+	bool damaged;
 };
 
 static int report_check(void *context, int columns, char **values, char **names)
 {
-	const struct examination *examination = context;
+	struct examination *examination = context;
 	(void)columns;
 	(void)names;
 	if (values[0] != NULL && strcmp(values[0], "ok") != 0) {
 		char sentence[512];
-		(void)snprintf(sentence, sizeof sentence, "%s: damaged: %.300s",
-		               examination->spool->path, values[0]);
-		examination->found(examination->context, sentence);
+		if (!examination->damaged) {
+			(void)snprintf(sentence, sizeof sentence, "%s: damaged: stop the agent, and run "
+			               "'reconify-agent init --salvage'; this is what SQLite found:",
+			               examination->spool->path);
+			examination->found(examination->context, sentence);
+		}
+		examination->damaged = true;
+		/* One value may be several lines. */
+		for (char *rest = values[0], *line; (line = strsep(&rest, "\n")) != NULL;) {
+			(void)snprintf(sentence, sizeof sentence, "damage: %.300s", line);
+			if (*line != '\0' && strncmp(line, "***", 3) != 0)
+				examination->found(examination->context, sentence);
+		}
 	}
 	return 0;
 }
@@ -74,7 +85,7 @@ enum spool_status spool_compare_schema(struct spool *spool,
                                        void (*found)(void *context, const char *sentence),
                                        void *context)
 {
-	struct examination examination = { spool, found, context, NULL };
+	struct examination examination = { spool, found, context, NULL, false };
 	int rc = sqlite3_open(":memory:", &examination.model);
 	if (rc == SQLITE_OK)
 		rc = sqlite3_exec(examination.model, schema_sql, NULL, NULL, NULL);
@@ -90,7 +101,7 @@ enum spool_status spool_examine(struct spool *spool,
                                 void (*found)(void *context, const char *sentence),
                                 void *context)
 {
-	struct examination examination = { spool, found, context, NULL };
+	struct examination examination = { spool, found, context, NULL, false };
 	struct stat about;
 	if (fstat(spool->file, &about) == 0 && about.st_nlink > 1) {
 		char sentence[PATH_MAX + 200];

@@ -179,7 +179,8 @@ static enum spool_status look_at_path(const char *path, enum spool_mode mode,
 			return spool_create_file(path, error);
 		if (reason == ENOENT)
 			spool_say(error, SPOOL_MISSING,
-			    "%s: there is no such file; 'reconify-agent init' creates a spool", path);
+			    "%s: there is no such file; 'reconify-agent init --spool %s' creates a spool",
+			    path, path);
 		else if (reason == EACCES)
 			spool_say(error, SPOOL_DENIED,
 			    "%s: no permission to reach it; run as a member of the spool's group", path);

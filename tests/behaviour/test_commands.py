@@ -66,6 +66,23 @@ def test_wrong_use_is_64_and_a_sentence(arguments):
     assert len(result.stderr) > 20 and "reconify-agent" in result.stderr
 
 
+@pytest.mark.parametrize("arguments, word", [
+    (["purge", "--reason", "x"], "--reason"), (["purge", "--reas", "x"], "--reason"),
+    (["drain", "--json"], "--json"),
+    (["list", "--nothing"], "--nothing"), (["status", "extra"], "'extra'"),
+    (["show", "1", "2"], "'2'"), (["list", "--app", "--spool", "a.db"], "'a.db'"),
+])
+def test_wrong_use_names_the_word_that_is_wrong(arguments, word):
+    assert word in call(*arguments).stderr.splitlines()[0]
+
+
+def test_a_missing_spool_is_answered_with_the_command_that_makes_that_one(tmp_path):
+    path = tmp_path / "spool.db"
+    advice = re.search(r"'reconify-agent (.*?)'", call("status", "--spool", path).stderr)[1]
+    assert call(*advice.split()).returncode == 0
+    assert path.exists()
+
+
 def test_output_that_cannot_be_written_is_no_success(agent, spool):
     spool.add()
     for command in (["status"], ["status", "--json"], ["schema"], ["check"], ["show", "1"],

@@ -144,3 +144,16 @@ def test_status_without_limits_has_no_line_of_them(start):
     assert "\nlimits " not in agent.command("status").stdout
     empty = limits_of(agent)
     assert json.loads(json.dumps(empty))["daily"] is None and empty["rate"] == ""
+
+
+def test_the_forecast_does_not_go_by_what_was_delivered_before_the_limit(start, spool, sink):
+    agent = start("rate =")
+    spool.add_many([{}] * 40)
+    support.eventually(lambda: agent.status()["rate"] > 1)
+    agent.configure(KEYS + "rate = 6/m\n")
+    agent.signal(1)
+    support.eventually(lambda: limits_of(agent)["rate"] == "6/m")
+    spool.add_many([{}] * 20)
+    status = support.eventually(lambda: (s := agent.status())["backlog_gone_at"] and s)
+    assert status["rate"] > 1, "what was measured is of before"
+    assert status["backlog_gone_at"] - time.time() * 1000 > 120_000

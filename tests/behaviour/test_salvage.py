@@ -145,6 +145,14 @@ def test_a_damaged_page_of_a_long_text_loses_that_record_alone(agent, filled, co
     assert agent.status()["lost"] == 1
 
 
+def test_check_says_of_damage_what_to_do_and_each_finding_on_a_line(agent, filled):
+    overwrite(filled, pages(filled, "interactions", "overflow")[-3])
+    lines = [line for line in agent.command("check").stdout.splitlines()
+             if line.startswith("WRONG") and "damage" in line]
+    assert "reconify-agent init --salvage" in lines[0] and len(lines) > 1
+    assert not any("salvage" in line or "?" in line for line in lines[1:])
+
+
 def test_a_damaged_ledger_begins_anew_and_adds_up(agent, filled):
     overwrite(filled, pages(filled, "ledger", "leaf")[0])
     count = filled.count()

@@ -296,6 +296,22 @@ def test_a_disk_that_fills_up_sends_nothing_again_and_settles_when_there_is_room
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="needs root to mount a small disk")
+def test_status_says_that_the_disk_is_full_until_there_is_room(agent, spool, tmp_path):
+    def full():
+        return "disk" in [finding["code"] for finding in agent.status()["findings"]]
+    with small_disk(tmp_path / "disk") as folder:
+        spool.path = folder / "spool.db"
+        spool.init()
+        agent.run()
+        assert not full()
+        ballast = fill(folder)
+        assert full() and agent.status()["verdict"] == "problem"
+        ballast.unlink()
+        assert not full()
+        assert agent.stop() == 0
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="needs root to mount a small disk")
 def test_on_a_full_disk_a_start_says_so_and_loses_nothing(agent, spool, sink, tmp_path):
     with small_disk(tmp_path / "disk") as folder:
         spool.path = folder / "spool.db"
