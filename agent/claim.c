@@ -28,6 +28,17 @@ static bool stands_behind_unknown(const struct ship *ship, const struct job_entr
 	return entry->session != SESSION_NONE && session != NULL && session->more_from <= entry->id;
 }
 
+/* While the job ran, rows before what it looked at were put back (their app was released):
+ * one of them may be of the same session. Met again from there. */
+static bool was_overtaken(const struct ship *ship, const struct job_entry *entry)
+{
+	if (entry->session == SESSION_NONE || entry->id <= ship->frontier)
+		return false;
+	if (ship->scan == SCAN_ANY)
+		return ship->frontier < ship->job->from;
+	return ship->scan == SCAN_SESSION || !flow_is_aside(&ship->apps[entry->app]);
+}
+
 /* What is done with was met again. False: it is gone, or another row has its id now. */
 static bool is_still_done(struct ship *ship, struct item *item, const struct job_entry *entry)
 {
@@ -60,7 +71,7 @@ static void accept_entry(struct ship *ship, struct job_entry *entry)
 	}
 	if (!known && entry->state == ENTRY_GONE)
 		return;
-	if (!known && stands_behind_unknown(ship, entry)) {
+	if (!known && (stands_behind_unknown(ship, entry) || was_overtaken(ship, entry))) {
 		secret_free(entry->payload, entry->size);
 		return;
 	}
