@@ -180,20 +180,28 @@ mbedtls() {
 		sed -i "s|^//#define $name\$|#define $name|" include/mbedtls/mbedtls_config.h
 		grep -q "^#define $name\$" include/mbedtls/mbedtls_config.h
 	done
-	# Servers only, datagrams, and what only tests call.
-	for name in MBEDTLS_SSL_SRV_C MBEDTLS_SSL_PROTO_DTLS MBEDTLS_SELF_TEST MBEDTLS_DEBUG_C; do
-		sed -i "s|^#define $name\$|//#define $name|" include/mbedtls/mbedtls_config.h
-	done
-	sed -i 's|^#define MBEDTLS_SSL_DTLS_|//&|; s|^#define MBEDTLS_SSL_\(SESSION_TICKETS_SERVER\|COOKIE_C\|CACHE_C\)|//&|' \
+	# Not for a client of https: servers, datagrams, shared keys, static RSA, old ciphers,
+	# and what only tests call.
+	sed -i -e '/^#define MBEDTLS_SSL_\(SRV_C\|PROTO_DTLS\|DTLS_.*\|COOKIE_C\|CACHE_C\|RENEGOTIATION\)\>/s|^|//|' \
+		-e '/^#define MBEDTLS_KEY_EXCHANGE_.*\(PSK\|RSA\|ECDH\)_ENABLED/{/ECDHE_\(RSA\|ECDSA\)/!s|^|//|}' \
+		-e '/^#define MBEDTLS_SSL_TLS1_3_KEY_EXCHANGE_MODE_PSK/s|^|//|' \
+		-e '/^#define MBEDTLS_\(ARIA\|CAMELLIA\|DES\|RIPEMD160\|ECJPAKE\|LMS\|DHM\|NIST_KW\|XTEA\)_C$/s|^|//|' \
+		-e '/^#define MBEDTLS_\(SELF_TEST\|DEBUG_C\|MEMORY_BUFFER_ALLOC_C\|PKCS12_C\|PSA_.*STORAGE_C\|PSA_ITS_FILE_C\)$/s|^|//|' \
 		include/mbedtls/mbedtls_config.h
+	# The kernel's getrandom with musl, too, and not a file of /dev that a jail may lack.
+	sed -i 's/((defined(__linux__) && defined(__GLIBC__))/(defined(__linux__)/' library/entropy_poll.c
+	grep -q '^#if (defined(__linux__) || defined(__midipix__))' library/entropy_poll.c
 	EXTRA='-Iinclude -Ilibrary -I3rdparty/everest/include -I3rdparty/everest/include/everest -I3rdparty/p256-m'
-	archive libmbedtls.a library/*.c $(find 3rdparty/p256-m -name '*.c' | LC_ALL=C sort)
+	archive libmbedtls.a library/*.c $(find 3rdparty/p256-m -name '*.c' | sort)
+	# One archive has all that its three have by default.
+	ln -s libmbedtls.a libmbedx509.a
+	ln -s libmbedtls.a libmbedcrypto.a
 }
 
 curl() {
 	# One backend for TLS; names by the C library on a thread; nothing that the agent
 	# does not speak.
-	sh ./configure --host="$machine-linux-musl" --disable-shared --enable-static --without-ssl \
+	sh ./configure --host="$machine-linux-musl" --disable-shared --enable-static \
 		--with-mbedtls="$out/lib/mbedtls" --with-ca-bundle=/etc/ssl/certs/ca-certificates.crt \
 		--enable-threaded-resolver --disable-manual --disable-docs --disable-libcurl-option \
 		--without-zlib --without-brotli --without-zstd --without-nghttp2 --without-libpsl \
@@ -265,6 +273,8 @@ esac
 END
 chmod 755 "$out/pkg-config"
 agent=$out/agent
+# Linked anew, since make does not know of the libraries.
+rm -f "$agent/reconify-agent"
 make -j"$cpus" B="$agent" CC=musl-gcc PKG_CONFIG="$out/pkg-config" CFLAGS="$flags" \
 	LDFLAGS='-static -Wl,--gc-sections' "$agent/reconify-agent" >"$out/agent.log" 2>&1 || {
 	tail -n 20 "$out/agent.log" >&2
