@@ -59,7 +59,7 @@ Q := @
 say = @printf '  %-6s %s\n'
 endif
 
-.PHONY: all test coverage coverage-counts demo fuzz fuzz-programs torture bench bench-counts simulate-fleet install uninstall clean analyze boundaries deb test-package static test-static
+.PHONY: all test coverage coverage-counts demo fuzz fuzz-programs torture bench bench-counts simulate-fleet install uninstall clean analyze boundaries deb test-package static test-static rpm test-rpm dist checksums
 all: $(B)/reconify-agent $(B)/reconify-sink
 
 $(B)/reconify-agent: $(agent_objects)
@@ -232,6 +232,19 @@ test-package:
 
 static:
 	$(Q)sh packaging/static.sh
+
+rpm:
+	$(Q)sh packaging/rpm.sh
+
+test-rpm: rpm
+	$(Q)sh packaging/test-rpm.sh
+
+# The sources as committed; then all that was built, with its sums. KEY=ID signs these.
+dist:
+	$(Q)sh packaging/release.sh dist
+
+checksums:
+	$(Q)sh packaging/release.sh checksums $(KEY)
 
 test-static: static all
 	$(Q)sh packaging/test-static.sh
