@@ -7,7 +7,10 @@
 #   make demo       the main job, on real input
 #   make torture    every fault, many times over; an hour, or TORTURE="--minutes 5"
 #   make install    DESTDIR= PREFIX=/usr/local
-#   make deb        build/deb/*.deb   (make test-package tries them, as root)
+#   make deb        build/deb/*.deb   (make test-package tries them, as root); ARCH=arm64, armhf
+#   make static     build/static/reconify-agent: one file, with musl (make test-static)
+#   make rpm        build/rpm/*.rpm   (make test-rpm)
+#   make dist       build/dist/*.tar.gz from git; make checksums, KEY=ID signs them
 #   V=1 shows commands; WERROR=1 makes warnings errors (CI does).
 
 PREFIX  ?= /usr/local
@@ -56,7 +59,7 @@ Q := @
 say = @printf '  %-6s %s\n'
 endif
 
-.PHONY: all test coverage coverage-counts demo fuzz fuzz-programs torture bench bench-counts simulate-fleet install uninstall clean analyze boundaries deb test-package
+.PHONY: all test coverage coverage-counts demo fuzz fuzz-programs torture bench bench-counts simulate-fleet install uninstall clean analyze boundaries deb test-package static test-static rpm test-rpm dist checksums
 all: $(B)/reconify-agent $(B)/reconify-sink
 
 $(B)/reconify-agent: $(agent_objects)
@@ -226,6 +229,25 @@ deb:
 
 test-package:
 	$(Q)sh packaging/test-package.sh
+
+static:
+	$(Q)sh packaging/static.sh
+
+rpm:
+	$(Q)sh packaging/rpm.sh
+
+test-rpm: rpm
+	$(Q)sh packaging/test-rpm.sh
+
+# The sources as committed; then all that was built, with its sums. KEY=ID signs these.
+dist:
+	$(Q)sh packaging/release.sh dist
+
+checksums:
+	$(Q)sh packaging/release.sh checksums $(KEY)
+
+test-static: static all
+	$(Q)sh packaging/test-static.sh
 
 clean:
 	rm -rf build

@@ -128,8 +128,9 @@ static bool set_transfer(struct http *http, const struct config *config)
 	ok = curl_easy_setopt(easy, CURLOPT_PRIVATE, http) == CURLE_OK && ok;
 	ok = curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK && ok;
 	ok = curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, http->error) == CURLE_OK && ok;
-	ok = curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS) ==
-	             CURLE_OK && ok;
+	/* A libcurl that was built without HTTP/2 says so here, and speaks HTTP/1.1. */
+	CURLcode version = curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
+	ok = (version == CURLE_OK || version == CURLE_UNSUPPORTED_PROTOCOL) && ok;
 	/* One HTTP/2 connection for all; a plain http one is not waited for, since whether
 	 * it can be shared shows only with its first answer. */
 	ok = curl_easy_setopt(easy, CURLOPT_PIPEWAIT, is_https(config) ? 1L : 0L) == CURLE_OK && ok;

@@ -2,7 +2,8 @@
 # Builds the Debian packages from a copy of the sources, so that nothing is generated in
 # the folder of the project; "make deb" calls it.
 #
-#   packaging/deb.sh [BUILDDIR]     the packages are in BUILDDIR/deb (default: build)
+#   packaging/deb.sh [BUILDDIR]     the packages are in BUILDDIR/deb (default: build), with
+#                                   a list of what they are linked with (SPDX) beside each
 #
 # The same sources give the same bytes, whichever the folder and the time: dates in the
 # packages are SOURCE_DATE_EPOCH, by default that of the commit.
@@ -42,5 +43,10 @@ env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS -u CFLAGS -u CPPFLAGS -u LDFLAGS -u SAN 
 	echo "deb: the build failed; all of its words are in $out/build.log" >&2
 	exit 1
 }
+architecture=$(dpkg --print-architecture)
+for program in reconify-agent reconify-sink; do
+	sh packaging/sbom.sh dynamic "build/$program" $program \
+		>"$out/${program}_$(cat VERSION)_$architecture.spdx.json"
+done
 cd "$out"
 ls -- *.deb

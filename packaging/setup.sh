@@ -5,6 +5,9 @@
 #   packaging/setup.sh test    then calls "make test"
 #   packaging/setup.sh ci      then calls nothing: what .ci/run needs besides
 #   packaging/setup.sh package then calls nothing: what "make deb" and its test need
+#   packaging/setup.sh static  likewise, for "make static"
+#   packaging/setup.sh rpm     likewise, for "make rpm"
+#   packaging/setup.sh cross   likewise, for "make deb ARCH=..."
 #
 # Installs only what is not there, and nothing at all where all is; changes
 # nothing else. Safe to repeat.
@@ -17,6 +20,9 @@ packages_demo='gcc libc6-dev make pkg-config libsqlite3-dev libcurl4-openssl-dev
 packages_test="$packages_demo libcmocka-dev python3 python3-pytest python3-pytest-xdist python3-h2 openssl procps mandoc"
 packages_ci="$packages_test clang libclang-rt-dev llvm cppcheck zsh faketime nftables iproute2"
 packages_package="$packages_demo debhelper dpkg-dev lintian mandoc debootstrap systemd"
+packages_static="$packages_demo musl-tools dpkg-dev binutils busybox-static openssl"
+packages_rpm="$packages_demo rpm rpmlint"
+packages_cross="debootstrap dpkg-dev qemu-user-static"
 
 say() {
 	printf 'setup: %s\n' "$*"
@@ -35,16 +41,19 @@ demo) packages=$packages_demo ;;
 test) packages=$packages_test ;;
 ci) packages=$packages_ci ;;
 package) packages=$packages_package ;;
+static) packages=$packages_static ;;
+rpm) packages=$packages_rpm ;;
+cross) packages=$packages_cross ;;
 -h | --help)
-	echo "usage: $0 [demo|test|ci|package]"
+	echo "usage: $0 [demo|test|ci|package|static|rpm|cross]"
 	exit 0
 	;;
 *)
-	echo "usage: $0 [demo|test|ci|package]" >&2
+	echo "usage: $0 [demo|test|ci|package|static|rpm|cross]" >&2
 	exit 64
 	;;
 esac
-[ $# -le 1 ] || fail 64 "one argument at most: demo, test, ci or package"
+[ $# -le 1 ] || fail 64 "one argument at most: demo, test, ci, package, static, rpm or cross"
 
 # Newlines and tabs of the lists above become single spaces.
 packages=$(echo $packages)
@@ -84,7 +93,7 @@ else
 	say 'all that is needed is here'
 fi
 
-case $goal in ci | package) exit 0 ;; esac
+case $goal in ci | package | static | rpm | cross) exit 0 ;; esac
 cd "$(dirname "$0")/.." || fail 70 'the folder of the project cannot be entered'
 say "make $goal"
 exec make "$goal"

@@ -23,7 +23,7 @@ import pytest
 import support
 
 UUID = "0123456789abcdef0123456789abcdef"
-HEADERS = {"Content-Type": "application/json", "User-Agent": "reconify-agent/0.1.0",
+HEADERS = {"Content-Type": "application/json", "User-Agent": f"reconify-agent/{(support.ROOT / 'VERSION').read_text().strip()}",
            "Idempotency-Key": f'"{UUID}"'}
 BEDROCK = {
     "reconify": {"format": "bedrock", "type": "chat", "version": "1.0.0", "appKey": "a",
