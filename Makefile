@@ -7,7 +7,7 @@
 #   make demo       the main job, on real input
 #   make torture    every fault, many times over; an hour, or TORTURE="--minutes 5"
 #   make install    DESTDIR= PREFIX=/usr/local
-#   make deb        build/deb/*.deb   (make test-package tries them, as root); ARCH=arm64, armhf
+#   make deb        build/deb/*.deb   (make test-package tries them, as root)
 #   make static     build/static/reconify-agent: one file, with musl (make test-static)
 #   make rpm        build/rpm/*.rpm   (make test-rpm)
 #   make dist       build/dist/*.tar.gz from git; make checksums, KEY=ID signs them
