@@ -59,7 +59,7 @@ Q := @
 say = @printf '  %-6s %s\n'
 endif
 
-.PHONY: all test coverage coverage-counts demo fuzz fuzz-programs torture bench bench-counts simulate-fleet install uninstall clean analyze boundaries deb test-package static test-static rpm test-rpm dist checksums
+.PHONY: all test coverage coverage-counts demo fuzz fuzz-programs torture bench bench-counts simulate-fleet install uninstall clean analyze boundaries deb test-package static test-static rpm test-rpm test-cross dist checksums
 all: $(B)/reconify-agent $(B)/reconify-sink
 
 $(B)/reconify-agent: $(agent_objects)
@@ -225,7 +225,10 @@ uninstall:
 	    $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_reconify-agent
 
 deb:
-	$(Q)sh packaging/deb.sh
+	$(Q)ARCH=$(ARCH) sh packaging/deb.sh
+
+test-cross: deb
+	$(Q)sh packaging/test-cross.sh $(ARCH)
 
 test-package:
 	$(Q)sh packaging/test-package.sh
