@@ -118,9 +118,22 @@ static void accept_entry(struct ship *ship, struct job_entry *entry)
 		roster_move(&ship->roster, item, QUEUED);
 }
 
+/* What was met may be a record that is done with, whose row cannot leave. */
+static bool met_a_probe(const struct ship *ship, const struct job *job)
+{
+	for (size_t i = job->load_count; i < job->entry_count; i++) {
+		const struct item *item = roster_find(&ship->roster, job->entries[i].id);
+		if (item == NULL || !item->done)
+			return true;
+	}
+	return false;
+}
+
 static void no_probe_found(struct app *app, const struct job *job)
 {
 	bool all = app->tried_count == 0 && app->tried_id == SPOOL_FIRST_ID;
+	if (all && app->more_from < job->from)
+		return; /* rows before were put back while the job ran */
 	if (!job->end && all)
 		app->more_from = job->next > app->more_from ? job->next : app->more_from;
 	else if (!job->end)
@@ -181,7 +194,7 @@ static void accept_scan(struct ship *ship, const struct job *job)
 		roster_trim(&ship->roster, session);
 		return;
 	case SCAN_APP:
-		if (job->read == SPOOL_OK && job->entry_count == job->load_count)
+		if (job->read == SPOOL_OK && !met_a_probe(ship, job))
 			no_probe_found(&ship->apps[ship->scan_app], job);
 		return;
 	}
@@ -298,6 +311,7 @@ static void verdicts_written(struct ship *ship, enum spool_status settled)
 		            ship->kept_count < KEPT_MAX;
 		if (keep) {
 			item->done = true;
+			item->missed = ship->changes[i].missed;
 			ship->kept_count++;
 			roster_move(&ship->roster, item, QUEUED);
 		}
@@ -310,6 +324,8 @@ static void verdicts_written(struct ship *ship, enum spool_status settled)
 			      "restart; see 'reconify-agent check'");
 		if (item != NULL && !keep)
 			roster_remove(&ship->roster, item);
+		if (ship->changes[i].kind == CHANGE_REVIVED)
+			flow_forget_done(ship, ship->changes[i].id);
 		free(ship->verdicts[i].note);
 	}
 	if (delivered > 0)

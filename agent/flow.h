@@ -207,6 +207,9 @@ static inline bool flow_is_aside(const struct app *app)
 /* Removes a record of a held app: it is met again when the app is probed. */
 void flow_forget(struct ship *ship, struct item *item);
 
+/* This record waits again, though it was done with. */
+void flow_forget_done(struct ship *ship, int64_t id);
+
 /* Holds the app at `place`; INT64_MAX: no probe can help. */
 void flow_hold_app(struct ship *ship, size_t place, int64_t probe_due, const char *reason);
 

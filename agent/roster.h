@@ -50,6 +50,7 @@ struct item {
 	int64_t charged;     /* to the limits, for the post under way */
 	bool keyed;
 	bool done;           /* QUEUED for good: it has its verdict, whatever the file shows */
+	bool missed;         /* done: its row was gone already, a dead letter perhaps by now */
 	bool probe;          /* tries whether a held app is taken again */
 	int64_t request_at;  /* -1: none */
 	unsigned attempts;   /* failures that were its own */

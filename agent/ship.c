@@ -690,6 +690,19 @@ static void forget_if_done(struct ship *ship, struct item *item)
 	ship->kept_count--;
 }
 
+static void forget_if_missed(struct ship *ship, struct item *item)
+{
+	if (item->missed)
+		forget_if_done(ship, item);
+}
+
+void flow_forget_done(struct ship *ship, int64_t id)
+{
+	struct item *item = roster_find(&ship->roster, id);
+	if (item != NULL)
+		forget_if_done(ship, item);
+}
+
 void flow_start_over(struct ship *ship, bool other_file)
 {
 	for_each_item(ship, forget_if_idle);
@@ -994,6 +1007,9 @@ void ship_try_now(struct ship *ship)
 {
 	int64_t time = flow_now(ship);
 	for_each_item(ship, end_wait);
+	/* Where it was buried by a commit that was thought to have failed, a person may have
+	 * put it back. */
+	for_each_item(ship, forget_if_missed);
 	breaker_try_now(&ship->breaker, time);
 	for (size_t i = 0; i < CONFIG_APPS_MAX; i++)
 		if (ship->apps[i].probe_due != INT64_MAX)

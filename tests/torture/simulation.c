@@ -571,7 +571,7 @@ static void interfere(struct world *world)
 	}
 	trace(world, "interfered: revive %d", revive);
 	if (revive)
-		ship_wake(world->ship);
+		ship_try_now(world->ship); /* as 'retry' does */
 	else
 		ship_forget(world->ship);
 }

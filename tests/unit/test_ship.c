@@ -1140,6 +1140,70 @@ static void ten_rejections_in_a_row_hold_the_app_and_the_ten_wait_again(void **s
 	destroy(world);
 }
 
+/* The commit is done, and the file system says that it failed. */
+static bool burial_seems_to_fail(struct world *world, struct job *job, bool after)
+{
+	bool *armed = world->context;
+	if (!after || !*armed || job->change_count == 0 || job->changes[0].kind != CHANGE_DEAD)
+		return false;
+	*armed = false;
+	job->settled = job->read = job->error.status = SPOOL_IO;
+	(void)snprintf(job->error.sentence, sizeof job->error.sentence, "an I/O error");
+	return false;
+}
+
+static enum reply beta_rejected_for_now(struct world *world, const struct row *row)
+{
+	return world->clock < 3 * HOUR && strcmp(row->app, "beta") == 0 ? S400 : OK;
+}
+
+static void a_dead_letter_whose_commit_seemed_to_fail_waits_again_with_the_other_nine(void **state)
+{
+	(void)state;
+	bool armed = true;
+	struct world *world = create();
+	world->context = &armed;
+	world->spoil = burial_seems_to_fail;
+	world->reply = beta_rejected_for_now;
+	world->unordered = world->quiet_settled = true;
+	for (int i = 0; i < 30; i++)
+		(void)insert(world, "beta", "", OK);
+	start(world);
+	run_quietly(world, 3 * HOUR, 3000);
+	assert_false(armed);
+	assert_int_equal(dead(world), 0);
+	assert_int_equal(waiting(world), 30);
+	run_for(world, HOUR);
+	assert_int_equal(waiting(world), 0);
+	assert_int_equal(dead(world), 0);
+	assert_true(balanced(world));
+	destroy(world);
+}
+
+static void a_dead_letter_whose_commit_seemed_to_fail_is_sent_when_a_person_retries_it(void **state)
+{
+	(void)state;
+	bool armed = true;
+	struct world *world = create();
+	world->context = &armed;
+	world->spoil = burial_seems_to_fail;
+	world->quiet_settled = true;
+	struct row *row = insert(world, "default", "", S400);
+	start(world);
+	run_for(world, MINUTE);
+	assert_false(armed);
+	assert_int_equal(dead(world), 1);
+	struct spool_change change = { .kind = CHANGE_REVIVED, .id = row->id };
+	assert_int_equal(spool_apply(world->spool, &change, 1, world_wall(world)), SPOOL_OK);
+	row->settled = row->dead = false;
+	row->fate = OK;
+	ship_try_now(world->ship);
+	run_for(world, MINUTE);
+	assert_true(row->accepted);
+	assert_int_equal(waiting(world), 0);
+	destroy(world);
+}
+
 /* --- Reload ------------------------------------------------------------- */
 
 static void reload_with(struct world *world, const char *text)
@@ -1856,6 +1920,8 @@ int main(void)
 		cmocka_unit_test(a_session_keeps_its_order_while_jobs_take_their_time),
 		cmocka_unit_test(a_probe_finds_its_row_behind_many_of_others),
 		cmocka_unit_test(ten_rejections_in_a_row_hold_the_app_and_the_ten_wait_again),
+		cmocka_unit_test(a_dead_letter_whose_commit_seemed_to_fail_waits_again_with_the_other_nine),
+		cmocka_unit_test(a_dead_letter_whose_commit_seemed_to_fail_is_sent_when_a_person_retries_it),
 		cmocka_unit_test(a_reload_that_moves_the_apps_leaves_no_session_behind),
 		cmocka_unit_test(an_app_that_was_gone_for_a_while_keeps_the_order_of_what_was_in_flight),
 		cmocka_unit_test(a_reload_releases_what_was_held),
