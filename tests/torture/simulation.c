@@ -1,12 +1,14 @@
 /* The agent's real flow, policy, payloads and jobs under a seeded simulation: days of
  * weather, with producers, several apps and sessions, outages, refused keys, bad records,
- * lost answers, storage that fails, clocks that jump, reloads, a person's retries and
- * discards, stops, kills and power cuts. Reached through struct ship_world and spool.h, as
- * the daemon does; a seed is the same life each time.
+ * lost answers, storage that fails, rows that are damaged or cannot leave, clocks that jump,
+ * limits, reloads, a person's pauses, retries and discards, stops, kills and power cuts.
+ * Reached through struct ship_world and spool.h, as the daemon does; a seed is the same life
+ * each time.
  *
  * What must hold in each: nothing is lost or altered, a session keeps its order, what is
  * sent again was in flight, unsettled or unsynced when the agent died and no more than
- * that, the ledger adds up, and no turn is for nothing.
+ * that, the ledger adds up, nothing is sent while that is not allowed, and no turn is for
+ * nothing.
  *
  *   simulation --seed N --points SEEDS --budget SECONDS      prints one line of JSON
  */
@@ -35,6 +37,7 @@ struct row {
 	int app;
 	enum reply fate;     /* OK, or S400 or S500 for ever */
 	bool flying, taken;
+	bool stuck, damaged; /* cannot leave the spool; nor be read */
 	bool buried;         /* the flow said that it became a dead letter */
 	unsigned arrivals;   /* at the endpoint, that it accepted */
 	bool may_come_again; /* accepted, and the agent may not know */
@@ -75,6 +78,8 @@ struct world {
 	int64_t moment;
 	unsigned at_moment;
 	unsigned configs;
+	int opens, closes; /* minutes of the day in which posts are allowed; opens < 0: all */
+	bool paused;
 	bool trace;
 };
 
@@ -156,7 +161,7 @@ static void look_at_order(struct world *world, const struct row *row)
 		return;
 	for (const struct row *other = world->rows; other < row; other++)
 		if (other->app == row->app && strcmp(other->session, row->session) == 0 &&
-		    other->arrivals == 0 && !other->buried && !other->taken &&
+		    !other->damaged && other->arrivals == 0 && !other->buried && !other->taken &&
 		    store_look(world->store, id_of(world, other)) == STORE_WAITING)
 			blame(world, "record %" PRId64 " was sent before %" PRId64 " of its session",
 			      id_of(world, row), id_of(world, other));
@@ -204,6 +209,16 @@ static enum reply reply_to(struct world *world, const struct row *row)
 	return OK;
 }
 
+static void look_at_limits(struct world *world)
+{
+	int64_t wall = world_wall(world), day = 24 * HOUR;
+	int64_t minute = (wall % day + day) % day / MINUTE;
+	if (world->opens >= 0 && (minute < world->opens || minute >= world->closes))
+		blame(world, "a post outside the hours");
+	if (world->paused)
+		blame(world, "a post while it is paused");
+}
+
 static void world_post(void *self, const struct ship_post *post)
 {
 	struct world *world = self;
@@ -224,6 +239,7 @@ static void world_post(void *self, const struct ship_post *post)
 		blame(world, "record %zu was sent again for nothing", (size_t)number);
 	if (store_look(world->store, (int64_t)number) != STORE_WAITING && !row->taken)
 		blame(world, "record %zu was sent, and does not wait", (size_t)number);
+	look_at_limits(world);
 	look_at_order(world, row);
 	look_at_payload(world, row, post);
 	row->flying = true;
@@ -411,8 +427,21 @@ static struct config *configure(struct world *world, bool whole)
 			                 "[app %s]\napp_key = KEY-%s-%u\napi_key = KEY-%u\n",
 			                 app_names[app], app_names[app], number, number);
 	}
+	static const char *const limits[] = { "", "rate = 2/s\n", "daily = 64K\n", "bandwidth = 4k/s\n" };
+	world->opens = -1;
+	if (!whole && roll(world) % 2) {
+		size += snprintf(text + size, sizeof text - (size_t)size, "[limits]\n%s",
+		                 limits[roll(world) % 4]);
+		if (roll(world) % 3 == 0) {
+			world->opens = (int)(roll(world) % 23) * 60;
+			world->closes = world->opens + 60;
+			(void)snprintf(text + size, sizeof text - (size_t)size,
+			               "hours = %02d:00-%02d:00\n", world->opens / 60, world->closes / 60);
+			size = (int)strlen(text);
+		}
+	}
 	if (!config_parse(text, (size_t)size, "simulation", NULL, &config, &error)) {
-		blame(world, "configuration: %s", error);
+		(void)fprintf(stderr, "configuration: %s\n", error);
 		exit(70);
 	}
 	config_load_keys(config);
@@ -422,10 +451,17 @@ static struct config *configure(struct world *world, bool whole)
 static void reload(struct world *world, bool whole)
 {
 	struct config *old = world->config;
+	int opens = world->opens, closes = world->closes;
 	world->config = configure(world, whole);
+	int new_opens = world->opens, new_closes = world->closes;
 	trace(world, "reload");
-	while (!ship_reload(world->ship, world->config) && !world->broken)
+	while (!ship_reload(world->ship, world->config) && !world->broken) {
+		world->opens = opens; /* the old hours hold until it is taken */
+		world->closes = closes;
 		(void)turn(world, world->clock + HOUR);
+		world->opens = new_opens;
+		world->closes = new_closes;
+	}
 	config_free(old);
 }
 
@@ -446,6 +482,11 @@ static void start(struct world *world, bool careful)
 		exit(70);
 	}
 	trace(world, "start");
+	for (size_t i = 0; i < world->count; i++)
+		if (world->rows[i].stuck) { /* what it was kept in mind for is forgotten */
+			world->rows[i].buried = false;
+			world->rows[i].may_come_again = world->rows[i].arrivals > 0;
+		}
 	ship_wake(world->ship);
 }
 
@@ -495,7 +536,7 @@ static void die(struct world *world, bool power)
 	}
 	for (size_t i = 0; i < world->count; i++) {
 		const struct row *row = &world->rows[i];
-		again += row->arrivals > 0 && !row->may_come_again &&
+		again += row->arrivals > 0 && !row->may_come_again && !row->stuck &&
 		         store_look(world->store, (int64_t)i + 1) == STORE_WAITING;
 		settled_before += store_look(world->store, (int64_t)i + 1) == STORE_GONE;
 	}
@@ -576,6 +617,29 @@ static void interfere(struct world *world)
 		ship_forget(world->ship);
 }
 
+static void pause_or_resume(struct world *world, bool pause)
+{
+	int64_t since = pause ? world_wall(world) : -1;
+	trace(world, pause ? "pause" : "resume");
+	store_pause(world->store, since > 0 || !pause ? since : 0);
+	world->paused = pause;
+	ship_set_pause(world->ship, since > 0 || !pause ? since : 0);
+}
+
+/* Somebody's doing in the file, or the disk's. */
+static void spoil_rows(struct world *world)
+{
+	bool damaged = roll(world) % 2;
+	for (size_t i = 0; i < world->count; i++) {
+		struct row *row = &world->rows[i];
+		if (roll(world) % 16 != 0 || !store_spoil_row(world->store, (int64_t)i + 1, damaged))
+			continue;
+		trace(world, "row %zu %s", i + 1, damaged ? "is damaged" : "cannot leave");
+		row->stuck = true;
+		row->damaged = damaged;
+	}
+}
+
 static void change_weather(struct world *world)
 {
 	static const enum reply outages[] = { S503, NO_CONNECTION, RESET, TIMED_OUT, HTML, S404,
@@ -602,7 +666,7 @@ static void one_step(struct world *world)
 {
 	produce(world);
 	change_weather(world);
-	switch (roll(world) % 12) {
+	switch (roll(world) % 14) {
 	case 0:
 		die(world, false);
 		break;
@@ -625,6 +689,14 @@ static void one_step(struct world *world)
 	case 5:
 		interfere(world);
 		break;
+	case 6:
+	case 7:
+		pause_or_resume(world, !world->paused);
+		break;
+	case 8:
+		if (world->number % 4 == 0)
+			spoil_rows(world);
+		break;
 	default:
 		break;
 	}
@@ -633,11 +705,18 @@ static void one_step(struct world *world)
 	run_for(world, (int64_t)(roll(world) % most));
 }
 
+/* Though it waits: no agent can do more for it. */
+static bool is_done_with(const struct row *row)
+{
+	return row->damaged || (row->stuck && (row->arrivals > 0 || row->buried));
+}
+
 static int64_t still_waiting(struct world *world)
 {
 	int64_t count = 0;
 	for (size_t i = 0; i < world->count; i++)
-		count += store_look(world->store, (int64_t)i + 1) == STORE_WAITING;
+		count += store_look(world->store, (int64_t)i + 1) == STORE_WAITING &&
+		         !is_done_with(&world->rows[i]);
 	return count;
 }
 
@@ -646,7 +725,7 @@ static void look_at_fates(struct world *world)
 	for (size_t i = 0; i < world->count && !world->broken; i++) {
 		const struct row *row = &world->rows[i];
 		enum store_state state = store_look(world->store, (int64_t)i + 1);
-		if (state == STORE_WAITING)
+		if (state == STORE_WAITING && !is_done_with(row))
 			blame(world, "record %zu waits for ever", i + 1);
 		if (state == STORE_GONE && row->arrivals == 0 && !row->taken) {
 			world->tally->lost++;
@@ -687,6 +766,8 @@ static void one_life(struct tally *tally, uint64_t number)
 	store_spoil(world->store, 0, 1);
 	if (!world->broken)
 		reload(world, true);
+	if (!world->broken)
+		pause_or_resume(world, false);
 	for (int i = 0; i < 24 * 6 && !world->broken && still_waiting(world) > 0; i++) {
 		for (int more = 0; more < 4; more++) {
 			insert(world, 0, "", OK);

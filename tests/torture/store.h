@@ -27,6 +27,13 @@ enum store_state store_look(struct store *store, int64_t id);
 bool store_take(struct store *store, int64_t id, bool removed);
 bool store_revive(struct store *store, int64_t id);
 
+/* What a person's 'pause' leaves in the spool; -1: 'resume'. */
+void store_pause(struct store *store, int64_t since);
+
+/* From now on the row cannot leave, as by somebody's doing in the file; nor, where its page
+ * is damaged, be read. False where it does not wait, or the store cannot do that. */
+bool store_spoil_row(struct store *store, int64_t id, bool damaged);
+
 /* From now on so many in a thousand of the agent's calls fail. */
 void store_spoil(struct store *store, unsigned in_a_thousand, uint64_t seed);
 

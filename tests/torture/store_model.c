@@ -28,6 +28,8 @@ struct store {
 	struct text_row texts[KEPT_MAX + 1];
 	int64_t last;
 	struct books now, synced;
+	bool stuck[KEPT_MAX + 1], damaged[KEPT_MAX + 1]; /* rows, by id */
+	int64_t paused_at;
 	char path[32];
 	unsigned spoilt;
 	uint64_t dice;
@@ -45,6 +47,7 @@ struct store *store_new(void)
 		exit(71);
 	(void)snprintf(store->path, sizeof store->path, "%p", (void *)store);
 	store->dice = 1;
+	store->paused_at = -1;
 	return store;
 }
 
@@ -91,7 +94,7 @@ enum store_state store_look(struct store *store, int64_t id)
 
 bool store_take(struct store *store, int64_t id, bool removed)
 {
-	if (store->now.rows[id].state != STORE_WAITING)
+	if (store->now.rows[id].state != STORE_WAITING || store->stuck[id])
 		return false;
 	store->now.rows[id].state = STORE_GONE;
 	if (removed)
@@ -109,6 +112,20 @@ bool store_revive(struct store *store, int64_t id)
 	store->now.rows[id] = (struct kept){ .state = STORE_WAITING };
 	store->now.dead--;
 	sync_all(store);
+	return true;
+}
+
+void store_pause(struct store *store, int64_t since)
+{
+	store->paused_at = since;
+}
+
+bool store_spoil_row(struct store *store, int64_t id, bool damaged)
+{
+	if (store->now.rows[id].state != STORE_WAITING || store->stuck[id])
+		return false;
+	store->stuck[id] = true;
+	store->damaged[id] = damaged;
 	return true;
 }
 
@@ -145,6 +162,13 @@ static enum spool_status fails(struct spool *spool)
 	spool->error.status = kinds[tally_roll(&spool->store->dice) % 4];
 	(void)snprintf(spool->error.sentence, sizeof spool->error.sentence, "the model fails");
 	return spool->error.status;
+}
+
+static enum spool_status is_damaged(struct spool *spool)
+{
+	spool->error.status = SPOOL_DAMAGED;
+	(void)snprintf(spool->error.sentence, sizeof spool->error.sentence, "a page is damaged");
+	return SPOOL_DAMAGED;
 }
 
 struct spool *spool_open(const char *path, enum spool_mode mode, int64_t row_limit,
@@ -247,6 +271,8 @@ enum spool_status spool_next_record(struct spool *spool, int64_t from, int64_t t
 		return status;
 	if (id == 0)
 		return SPOOL_END;
+	if (spool->store->damaged[id])
+		return is_damaged(spool);
 	fill(spool->store, id, record);
 	return SPOOL_OK;
 }
@@ -258,6 +284,8 @@ enum spool_status spool_load(struct spool *spool, int64_t id, struct record *rec
 		return status;
 	if (id < 1 || id > spool->store->last || spool->store->now.rows[id].state != STORE_WAITING)
 		return SPOOL_END;
+	if (spool->store->damaged[id])
+		return is_damaged(spool);
 	fill(spool->store, id, record);
 	return SPOOL_OK;
 }
@@ -276,8 +304,12 @@ static void apply_one(struct store *store, struct spool_change *change)
 	struct kept *kept = &books->rows[change->id];
 	enum store_state wanted = change->kind == CHANGE_REVIVED ? STORE_DEAD : STORE_WAITING;
 	bool meant = change->uuid[0] == '\0' || strcmp(change->uuid, store->texts[change->id].uuid) == 0;
-	change->refused = false;
-	change->missed = kept->state != wanted || !meant;
+	change->refused = wanted == STORE_WAITING && kept->state == wanted && store->stuck[change->id] &&
+	                  change->kind != CHANGE_ATTEMPTS;
+	change->damaged = change->refused && store->damaged[change->id];
+	change->missed = !change->refused && (kept->state != wanted || !meant);
+	if (change->refused)
+		return;
 	if (change->kind == CHANGE_ATTEMPTS)
 		kept->attempts = change->attempts;
 	if (change->missed || change->kind == CHANGE_ATTEMPTS)
@@ -325,25 +357,33 @@ enum spool_status spool_shrink(struct spool *spool, bool *more)
 	return fails(spool);
 }
 
-/* Nobody pauses this spool. */
+/* Nothing else is noted but a pause. */
 enum spool_status spool_read_note(struct spool *spool, const char *name, char **value)
 {
-	(void)name;
+	enum spool_status status = fails(spool);
 	*value = NULL;
-	return fails(spool);
+	if (status != SPOOL_OK || strcmp(name, "paused") != 0 || spool->store->paused_at < 0)
+		return status;
+	*value = malloc(24);
+	if (*value == NULL)
+		exit(71);
+	(void)snprintf(*value, 24, "%lld", (long long)spool->store->paused_at);
+	return SPOOL_OK;
 }
 
-/* Nothing in memory is damaged, grows old, or is told of. */
 enum spool_status spool_pass_damage(struct spool *spool, bool dead, int64_t from, int64_t to,
                                     int64_t *next)
 {
-	(void)spool;
+	enum spool_status status = fails(spool);
+	int64_t id = next_waiting(spool->store, from, to);
 	(void)dead;
-	(void)to;
-	*next = from;
-	return SPOOL_END;
+	while (id != 0 && spool->store->damaged[id])
+		id = next_waiting(spool->store, id + 1, to);
+	*next = id;
+	return status != SPOOL_OK ? status : id != 0 ? SPOOL_OK : SPOOL_END;
 }
 
+/* Nothing in memory grows old, or is told of. */
 enum spool_status spool_sweep(struct spool *spool, const struct spool_keep *keep, int64_t wall,
                               struct spool_swept *swept)
 {

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "agent/pause.h"
 #include "tests/torture/store.h"
 
 struct store {
@@ -123,6 +124,22 @@ bool store_take(struct store *store, int64_t id, bool removed)
 bool store_revive(struct store *store, int64_t id)
 {
 	return change(store, id, CHANGE_REVIVED);
+}
+
+void store_pause(struct store *store, int64_t since)
+{
+	struct spool *spool = open_again(store);
+	if (pause_write(spool, since, 1700000000000) != SPOOL_OK)
+		exit(70);
+	spool_close(spool);
+}
+
+bool store_spoil_row(struct store *store, int64_t id, bool damaged)
+{
+	(void)store;
+	(void)id;
+	(void)damaged;
+	return false;
 }
 
 void store_spoil(struct store *store, unsigned in_a_thousand, uint64_t seed)
