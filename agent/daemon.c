@@ -217,8 +217,13 @@ int daemon_run(const struct daemon_call *call, struct config *config)
 	notify_open(&options.notify);
 	/* The loop may replace the configuration, but never the spool. */
 	char *path = strdup(config->spool_path);
-	options.spool_path = path != NULL ? path : config->spool_path;
-	code = loop_run(&options, &config, &spool, &last);
+	if (path == NULL) {
+		spool_close(spool);
+		code = complain(EX_OSERR, "", "no memory");
+	} else {
+		options.spool_path = path;
+		code = loop_run(&options, &config, &spool, &last);
+	}
 	notify_close(&options.notify);
 	lock_release(&lock);
 	log_close(&log);
@@ -393,7 +398,11 @@ int daemon_drain(const struct daemon_call *call, struct config *config, bool pro
 	char *path = strdup(config->spool_path);
 
 	ignore_signals();
-	drain.call.spool_path = path != NULL ? path : call->spool_path;
+	if (path == NULL) {
+		config_free(config);
+		return complain(EX_OSERR, "", "no memory");
+	}
+	drain.call.spool_path = path;
 	int code = take_spool(config, SPOOL_WORK, &spool, &lock, &holder);
 	if (code != EX_OK && holder == 0)
 		goto end;

@@ -1399,14 +1399,24 @@ static void finish(struct loop *loop)
 	spool_close(loop->spool);
 }
 
+static int refused(const struct loop_options *options)
+{
+	log_line(&options->log, LOG_ERROR, "the system refuses memory, a descriptor or a thread: "
+	         "nothing was sent; the records wait in the spool; try again when there is room");
+	return EX_OSERR;
+}
+
 int loop_run(const struct loop_options *options, struct config **config,
              struct spool **spool, struct report *last)
 {
 	struct loop *loop = calloc(1, sizeof *loop);
 	char stack[LOCK_STACK_SIZE];
 	*last = (struct report){ .state = DESTINATION_UP };
-	if (loop == NULL)
-		return EX_OSERR;
+	if (loop == NULL) {
+		spool_close(*spool);
+		*spool = NULL;
+		return refused(options);
+	}
 	loop->options = options;
 	loop->config = *config;
 	loop->spool = *spool;
@@ -1430,13 +1440,9 @@ int loop_run(const struct loop_options *options, struct config **config,
 		.spent = spent,
 		.told = options->told
 	};
-	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
-		free(spent);
-		free(loop);
-		return EX_OSERR;
-	}
 	lock_lend_stack(stack);
-	int code = init(loop);
+	bool has_curl = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
+	int code = has_curl ? init(loop) : EX_OSERR;
 	if (code == EX_OK && (loop->ship = ship_new(loop->config, &world, &ship_options)) == NULL)
 		code = EX_OSERR;
 	free(spent);
@@ -1459,9 +1465,10 @@ int loop_run(const struct loop_options *options, struct config **config,
 	}
 	loop->code = code;
 	finish(loop);
-	curl_global_cleanup();
+	if (has_curl)
+		curl_global_cleanup();
 	lock_lend_stack(NULL);
 	*config = loop->config;
 	free(loop);
-	return code;
+	return code == EX_OSERR ? refused(options) : code;
 }

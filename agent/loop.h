@@ -40,10 +40,10 @@ struct loop_options {
 void loop_hold_signals(void);
 
 /* Turns until it is told to stop (SIGTERM, SIGINT) or, in a drain, until nothing
- * more can be done. From then on those signals are held again. Takes over `*config`, which may be another on return, and
- * `*spool`, which is closed and NULL on return. `*last` is the last report.
- * Returns a sysexits code: 0; 70; 71 where the system gives no loop; 78 for a
- * configuration that libcurl cannot use. */
+ * more can be done. From then on those signals are held again. Takes over `*config`, which
+ * may be another on return, and `*spool`, which is closed and NULL on return. `*last` is the
+ * last report. Returns a sysexits code: 0; 70; 71 where the system gives no loop; 78 for a
+ * configuration that libcurl cannot use; what failed is in the log. */
 int loop_run(const struct loop_options *options, struct config **config,
              struct spool **spool, struct report *last);
 
