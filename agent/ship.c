@@ -259,7 +259,6 @@ static int64_t longest_interval(const struct ship *ship)
 
 static void make_cold(struct ship *ship, struct item *item)
 {
-	item->doubt = 0;
 	if (item->state == FLYING || item->state == SETTLING)
 		return;
 	roster_unload(&ship->roster, item);
@@ -393,6 +392,13 @@ void flow_cool(struct ship *ship, struct item *item)
 		roster_move(&ship->roster, item, COLD);
 }
 
+/* It failed before, and a record that was sent after that was taken since: then that
+ * failure was its own. */
+static bool failed_by_itself(const struct ship *ship, const struct item *item)
+{
+	return item->doubt != 0 && ship->newest_success > item->doubt;
+}
+
 /* This record is to be tried later by itself. */
 static void wait_alone(struct ship *ship, struct item *item, int64_t retry_after)
 {
@@ -407,9 +413,7 @@ static void wait_alone(struct ship *ship, struct item *item, int64_t retry_after
 	roster_move(&ship->roster, item, WAITING);
 	item->due = flow_now(ship) + (wait > retry_after ? wait : retry_after);
 	ship->next_due = flow_least(ship->next_due, item->due);
-	/* Where a record that was sent after its last failure has been taken since, that
-	 * failure was its own; else this is not known yet. */
-	bool own = item->doubt != 0 && ship->newest_success > item->doubt;
+	bool own = failed_by_itself(ship, item); /* else this is not known yet */
 	item->doubt = ship->posts;
 	if (own) {
 		blame(ship, item);
@@ -422,11 +426,12 @@ static void wait_alone(struct ship *ship, struct item *item, int64_t retry_after
 static void handle_unavailable(struct ship *ship, struct item *item,
                                const struct answer *answer, const struct judgement *judgement)
 {
+	bool own = failed_by_itself(ship, item) && !judgement->whole;
 	struct breaker_failure failure = {
 		.record = item->id,
-		.counted = item->epoch == ship->breaker.epoch || item->attempts > 0,
+		.counted = item->epoch == ship->breaker.epoch || item->attempts > 0 || own,
 		.whole = judgement->whole,
-		.alone = item->attempts == 0 && ship->roster.flying.count == 1 && ship->roster.ready.count == 0 &&
+		.alone = item->attempts == 0 && !own && ship->roster.flying.count == 1 && ship->roster.ready.count == 0 &&
 		         ship->roster.cold.count == 0,
 		.retry_after = judgement->retry_after
 	};
@@ -444,10 +449,12 @@ static void handle_unavailable(struct ship *ship, struct item *item,
 		ship->asked_until = flow_now(ship) + judgement->retry_after;
 	if (!was_up || lost)
 		(void)snprintf(ship->reason, sizeof ship->reason, "%s", reason);
-	if (was_up && !lost) {
+	if (own || (was_up && !lost)) {
 		wait_alone(ship, item, judgement->retry_after);
 		return;
 	}
+	if (!judgement->whole)
+		item->doubt = ship->posts;
 	size_t place = item->app;
 	flow_cool(ship, item);
 	if (lost)

@@ -826,6 +826,28 @@ static void a_fresh_record_does_not_wait_for_one_that_fails_alone(void **state)
 
 /* --- Order and bounds --------------------------------------------------- */
 
+/* With little traffic nobody else is there while they fail. */
+static void two_records_that_fail_for_ever_die_though_little_else_comes(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	(void)insert(world, "default", "", S500);
+	(void)insert(world, "beta", "", S500);
+	start(world);
+	run_for(world, HOUR);
+	assert_int_equal(waiting(world), 2); /* with nothing to compare */
+	for (int i = 0; i < 100; i++) {
+		struct row *row = insert(world, "gamma", "", OK);
+		ship_wake(world->ship);
+		run_for(world, 30 * MINUTE);
+		assert_true(row->accepted);
+	}
+	assert_int_equal(waiting(world), 0);
+	assert_int_equal(dead(world), 2);
+	run_quietly(world, HOUR, 100);
+	destroy(world);
+}
+
 static void sessions_are_sent_in_order_and_beside_each_other(void **state)
 {
 	(void)state;
@@ -1909,6 +1931,7 @@ int main(void)
 		cmocka_unit_test(a_record_that_fails_while_others_are_taken_dies_and_its_session_goes_on),
 		cmocka_unit_test(a_record_that_fails_alone_is_retried_for_ever),
 		cmocka_unit_test(a_fresh_record_does_not_wait_for_one_that_fails_alone),
+		cmocka_unit_test(two_records_that_fail_for_ever_die_though_little_else_comes),
 		cmocka_unit_test(sessions_are_sent_in_order_and_beside_each_other),
 		cmocka_unit_test(one_long_session_does_not_keep_others_waiting),
 		cmocka_unit_test(memory_bounds_what_is_in_flight_and_a_larger_record_goes_alone),
