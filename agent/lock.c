@@ -167,6 +167,13 @@ void lock_suspect(struct lock *lock, const char *uuid)
 
 static void on_crash(int number)
 {
+	/* As libuv does, without a word. */
+	static const char aborted[] = "reconify-agent: ended by abort(): a library had no memory, or "
+		"found itself at fault; nothing is lost, what was not confirmed is still in the spool\n";
+	if (number == SIGABRT) {
+		ssize_t said = write(STDERR_FILENO, aborted, sizeof aborted - 1);
+		(void)said;
+	}
 	if (crash_file >= 0) {
 		ssize_t written = pwrite((int)crash_file, "!", 1, CRASH_AT);
 		(void)written;

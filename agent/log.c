@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sysexits.h>
 #include <time.h>
 
 #include "agent/flood.h"
@@ -22,8 +23,10 @@ struct log log_open(const struct config *config, enum config_log_level least)
 {
 	/* systemd sets this for what it connected to the journal (sd-daemon(3)). */
 	struct log log = { getenv("JOURNAL_STREAM") != NULL, calloc(1, sizeof *log.state) };
-	if (log.state == NULL)
-		abort(); /* at the very start: there is nothing to lose */
+	if (log.state == NULL) {
+		(void)fputs("reconify-agent: no memory\n", stderr);
+		exit(EX_OSERR); /* at the very start: there is nothing to lose */
+	}
 	log.state->least = least;
 	log_adapt(&log, config);
 	return log;

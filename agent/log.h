@@ -18,7 +18,8 @@ struct log {
 };
 
 /* A log in the form that standard error asks for, and as `config` says, but with
- * nothing less urgent than `least`. log_close() ends it. */
+ * nothing less urgent than `least`. log_close() ends it. Without memory it ends the
+ * program, with 71 and a word. */
 struct log log_open(const struct config *config, enum config_log_level least);
 
 /* Takes another configuration's level and form. */
