@@ -267,10 +267,19 @@ static void accept_sweep(struct ship *ship, const struct job *job)
 		                                               : SWEEP_LOOK);
 }
 
+static void count_arrivals(struct ship *ship, int64_t accepted)
+{
+	int64_t more = ship->accepted_so_far >= 0 ? accepted - ship->accepted_so_far : 0;
+	ship->accepted_so_far = accepted;
+	if (more > 0)
+		rate_add(&ship->arrivals, flow_now(ship), more < UINT32_MAX ? (uint32_t)more : UINT32_MAX);
+}
+
 static void accept_figures(struct ship *ship, const struct job *job)
 {
 	if (!job->has_ledger)
 		return;
+	count_arrivals(ship, job->ledger.accepted);
 	bool died = job->ledger.dead != ship->figures.dead;
 	ship->figures = (struct figures){ true, job->ledger.waiting, job->ledger.dead,
 		                          job->ledger.bytes, job->ledger.max_spool };

@@ -124,6 +124,8 @@ struct ship {
 	int64_t asked_until; /* the server asked not to be tried before (monotonic) */
 	int64_t since, last_delivered_at, started_at;
 	struct rate rate; /* of what was delivered and is settled */
+	struct rate arrivals;     /* of what producers inserted, by the ledger, */
+	int64_t accepted_so_far;  /* which said this last; -1: nothing yet */
 	int64_t shrink_at; /* when to give free space back, INT64_MAX: there is none */
 	int64_t sweep_at;  /* when what was kept long enough is looked for, INT64_MAX: nothing is kept */
 	int64_t swept;     /* dead letters that went since that was last said */

@@ -1,6 +1,7 @@
 /* Counts a second each; see rate.h. */
 #include "agent/rate.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 void rate_add(struct rate *rate, int64_t now, uint32_t count)
@@ -16,12 +17,24 @@ void rate_add(struct rate *rate, int64_t now, uint32_t count)
 	rate->counts[rate->second % RATE_SECONDS] += count;
 }
 
+static uint32_t count_of(const struct rate *rate, int64_t second)
+{
+	bool kept = second >= 0 && second <= rate->second && second > rate->second - RATE_SECONDS;
+	return kept ? rate->counts[second % RATE_SECONDS] : 0;
+}
+
 int64_t rate_sum(const struct rate *rate, int64_t now, int seconds)
 {
-	int64_t sum = 0, second = now / 1000;
-	int64_t oldest = rate->second - RATE_SECONDS + 1; /* that is kept */
-	for (int64_t at = second - seconds + 1; at <= rate->second; at++)
-		if (at >= oldest && at >= 0)
-			sum += rate->counts[at % RATE_SECONDS];
+	int64_t sum = 0;
+	for (int64_t at = now / 1000 - seconds + 1; at <= rate->second; at++)
+		sum += count_of(rate, at);
 	return sum;
+}
+
+int rate_seconds(const struct rate *rate, int64_t now, int seconds)
+{
+	int any = 0;
+	for (int64_t at = now / 1000 - seconds + 1; at <= rate->second; at++)
+		any += count_of(rate, at) > 0;
+	return any;
 }

@@ -20,4 +20,7 @@ void rate_add(struct rate *rate, int64_t now, uint32_t count);
  * counted. */
 int64_t rate_sum(const struct rate *rate, int64_t now, int seconds);
 
+/* In how many of them anything was added. */
+int rate_seconds(const struct rate *rate, int64_t now, int seconds);
+
 #endif

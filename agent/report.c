@@ -50,8 +50,8 @@ void report_sentence(const struct report *report, char *into, size_t size)
 /* One table for both directions, so that they cannot drift apart. */
 #define NUMBERS(each)                                                                  \
 	each(as_of) each(since) each(next_try_at) each(last_delivered_at) each(failures)   \
-	each(started_at) each(delivered_10s) each(delivered_60s) each(in_flight) each(retrying)  \
-	each(retrying_id) each(retrying_attempts)                                                \
+	each(started_at) each(delivered_10s) each(delivered_60s) each(accepted_10s) each(accepted_60s) each(accepted_in) \
+	each(in_flight) each(retrying) each(retrying_id) each(retrying_attempts)                                                \
 	each(damaged_from) each(damaged_to) each(limit_rate) each(limit_rate_span)         \
 	each(limit_bandwidth) each(limit_daily) each(limit_spent) each(limit_hours_end)    \
 	each(limit_until)

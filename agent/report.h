@@ -42,6 +42,8 @@ struct report {
 	int64_t last_delivered_at;
 	int64_t started_at;
 	int64_t delivered_10s, delivered_60s; /* records, in the last 10 and 60 s */
+	int64_t accepted_10s, accepted_60s;   /* that producers inserted meanwhile, */
+	int64_t accepted_in;                  /* in so many of the last 10 seconds */
 	/* [limits], 0 where there is no such limit. */
 	int64_t limit_rate, limit_rate_span;       /* so many posts in so many ms */
 	int64_t limit_bandwidth;                   /* bytes a second */

@@ -285,14 +285,20 @@ static void print_rate(const struct screen *screen, const struct status *status,
 {
 	const struct report *report = &status->report;
 	int64_t gone_at = status_backlog_gone_at(status);
-	char left[SPAN_SIZE], when[SPAN_SIZE];
+	double arrivals = status_arrivals(status);
+	char left[SPAN_SIZE], when[SPAN_SIZE], more[48] = "if no more comes";
 	if (!status->live)
 		return;
 	say(screen, out, "rate", "%.1f records/s, %" PRId64 " in the last 10 s, %" PRId64 " in the "
 	    "last minute", status_rate(status), report->delivered_10s, report->delivered_60s);
+	if (arrivals > 0)
+		(void)snprintf(more, sizeof more, "while %.1f/s come in", arrivals);
 	if (gone_at >= 0)
-		say(screen, out, "forecast", "the backlog is gone in about %s, at %s, if no more comes",
-		    span(gone_at - status->now, left), moment(gone_at, when));
+		say(screen, out, "forecast", "the backlog is gone in about %s, at %s, %s",
+		    span(gone_at - status->now, left), moment(gone_at, when), more);
+	else if (status->ledger.waiting > 0 && status_rate(status) > 0 &&
+	         report->state == DESTINATION_UP)
+		say(screen, out, "forecast", "the backlog does not get smaller %s", more);
 	else if (status->ledger.waiting > 0)
 		say(screen, out, "forecast", "none, as nothing is being delivered");
 }

@@ -969,7 +969,7 @@ struct ship *ship_new(const struct config *config, const struct ship_world *worl
 		events_told_from_json(options->told, &ship->told);
 	ship->since = ship->started_at = world->wall(world->self);
 	ship->report_due = ship->figures_due = ship->pause_due = true;
-	ship->paused_at = -1;
+	ship->paused_at = ship->accepted_so_far = -1;
 	ship->careful = options->careful ? CAREFUL_RECORDS : 0;
 	ship->last_id = options->last_id;
 	if (options->spent != NULL)
@@ -1198,6 +1198,9 @@ void ship_report(const struct ship *ship, struct report *report)
 		.started_at = ship->started_at,
 		.delivered_10s = rate_sum(&ship->rate, flow_now(ship), 10),
 		.delivered_60s = rate_sum(&ship->rate, flow_now(ship), 60),
+		.accepted_10s = rate_sum(&ship->arrivals, flow_now(ship), 10),
+		.accepted_in = rate_seconds(&ship->arrivals, flow_now(ship), 10),
+		.accepted_60s = rate_sum(&ship->arrivals, flow_now(ship), 60),
 		.failures = ship->breaker.failures,
 		.in_flight = (int64_t)ship->roster.flying.count,
 		.locked = ship->storage == SPOOL_BUSY,

@@ -16,6 +16,10 @@
 #include "agent/pause.h"
 #include "agent/words.h"
 
+#define BACKLOG_SECONDS 10 /* what is delivered in so many seconds is none */
+#define ARRIVALS_STEADY 5  /* of the last 10 seconds with some: more is to come */
+#define BACKLOG_GROWS 0.95 /* of what goes: where so much comes, nobody can tell an end */
+
 int status_exit_code(enum spool_status status)
 {
 	switch (status) {
@@ -138,9 +142,17 @@ double status_rate(const struct status *status)
 	return (double)report->delivered_60s * 1000 / (double)(up < 60000 ? up : 60000);
 }
 
+double status_arrivals(const struct status *status)
+{
+	if (!status->live || status->report.accepted_in < ARRIVALS_STEADY)
+		return 0;
+	return (double)status->report.accepted_10s / 10;
+}
+
 int64_t status_backlog_gone_at(const struct status *status)
 {
-	double rate = status_rate(status), most = 0;
+	double rate = status_rate(status), most = 0, arrivals = status_arrivals(status);
+	int64_t waiting = status->ledger.waiting, bytes = status->ledger.bytes;
 	if (status->live && status->ledger.waiting > 0)
 		most = limits_rate(&status->report, status->ledger.bytes / status->ledger.waiting);
 	if (rate <= 0)
@@ -150,8 +162,15 @@ int64_t status_backlog_gone_at(const struct status *status)
 		rate = most;
 	if (status->ledger.waiting == 0 || rate <= 0 || status->report.state != DESTINATION_UP)
 		return -1;
-	return limits_forecast(&status->report, status->now, status->ledger.waiting,
-	                       status->ledger.bytes, rate);
+	/* What is gone within seconds is no backlog, but what is on its way. */
+	if (arrivals > 0 && (double)waiting > rate * BACKLOG_SECONDS) {
+		if (arrivals > rate * BACKLOG_GROWS)
+			return -1;
+		double grown = rate / (rate - arrivals); /* with what comes until then */
+		waiting = (int64_t)((double)waiting * grown);
+		bytes = (int64_t)((double)bytes * grown);
+	}
+	return limits_forecast(&status->report, status->now, waiting, bytes, rate);
 }
 
 /* --- As JSON ------------------------------------------------------------ */
@@ -216,7 +235,9 @@ bool status_print_json(const struct status *status, FILE *out)
 		{ "in_flight", status->live ? report->in_flight : 0 },
 		{ "retrying", status->live ? report->retrying : 0 },
 		{ "delivered_10s", status->live ? report->delivered_10s : 0 },
-		{ "delivered_60s", status->live ? report->delivered_60s : 0 }
+		{ "delivered_60s", status->live ? report->delivered_60s : 0 },
+		{ "accepted_10s", status->live ? report->accepted_10s : 0 },
+		{ "accepted_60s", status->live ? report->accepted_60s : 0 }
 	};
 	cJSON *json = cJSON_CreateObject();
 	bool ok = json != NULL;

@@ -35,8 +35,12 @@ int status_collect(const struct config *config, int patience, struct status *sta
 /* Records a second, lately: over 10 s where any were delivered in them, else over 60 s. */
 double status_rate(const struct status *status);
 
-/* When nothing waits any more at that rate, ms since 1970, if nothing further comes; -1:
- * nobody knows, or nothing waits. */
+/* Records a second that producers insert, over 10 s; 0 where they came in one go, which
+ * says nothing of what is to come. */
+double status_arrivals(const struct status *status);
+
+/* When nothing waits any more at these rates, ms since 1970; -1: nobody knows, nothing waits,
+ * or it grows: as many come as go. */
 int64_t status_backlog_gone_at(const struct status *status);
 
 /* As one JSON object and a newline (documented in reconify-agent(1)). False: no memory. */

@@ -22,7 +22,8 @@ from support import eventually
 MEMBERS = {
     "version", "spool", "running", "pid", "as_of", "accepted", "delivered", "dead", "discarded",
     "dropped", "purged", "removed", "lost", "limits", "waiting", "waiting_bytes", "max_spool", "max_record",
-    "in_flight", "retrying", "delivered_10s", "delivered_60s", "oldest_at", "balanced", "counted",
+    "in_flight", "retrying", "delivered_10s", "delivered_60s", "accepted_10s", "accepted_60s",
+    "oldest_at", "balanced", "counted",
     "destination", "apps", "storage", "started_at", "rate", "backlog_gone_at", "dead_by_reason",
     "verdict", "findings"}
 LABELS = ["agent", "spool", "delivering", "waiting", "destination", "rate", "dead letters",
@@ -204,6 +205,23 @@ def test_the_rate_is_what_was_delivered_and_the_forecast_follows_from_it(agent, 
     assert 0 < status["delivered_10s"] <= status["delivered_60s"] <= status["delivered"] + 64
     assert status["backlog_gone_at"] > status["as_of"]
     assert re.search(r"(?m)^forecast     the backlog is gone in about", words(agent))
+
+
+def test_a_backlog_that_grows_has_no_end(agent, spool, sink):
+    sink.restart("slow=50ms")
+    agent.configure("[endpoint]\nconnections = 1\n")
+    spool.add_many([{}] * 1000)
+    agent.run()
+
+    def grows():
+        spool.add_many([{}] * 100)
+        status = agent.status()
+        return status["rate"] > 0 and status["accepted_60s"] > status["delivered_60s"] and \
+            status["backlog_gone_at"] is None
+
+    eventually(grows, what="more come than go")
+    assert re.search(r"(?m)^forecast     the backlog does not get smaller while [0-9.]+/s come in",
+                     words(agent))
 
 
 def test_every_line_fits_eighty_columns(agent, spool, sink):

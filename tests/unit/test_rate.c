@@ -32,6 +32,19 @@ static void what_is_older_than_asked_for_is_not_counted(void **state)
 	assert_int_equal(rate_sum(&rate, 9000000, 60), 0);
 }
 
+static void the_seconds_in_which_anything_was_added_are_counted(void **state)
+{
+	(void)state;
+	struct rate rate = { .second = 0 };
+	rate_add(&rate, 100000, 500);
+	rate_add(&rate, 100900, 1);
+	rate_add(&rate, 103000, 1);
+	assert_int_equal(rate_seconds(&rate, 103000, 10), 2);
+	assert_int_equal(rate_seconds(&rate, 109999, 10), 2);
+	assert_int_equal(rate_seconds(&rate, 110000, 10), 1);
+	assert_int_equal(rate_seconds(&rate, 400000, 10), 0);
+}
+
 static void after_a_long_rest_nothing_old_comes_back(void **state)
 {
 	(void)state;
@@ -50,6 +63,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_was_just_added_is_counted),
 		cmocka_unit_test(what_is_older_than_asked_for_is_not_counted),
+		cmocka_unit_test(the_seconds_in_which_anything_was_added_are_counted),
 		cmocka_unit_test(after_a_long_rest_nothing_old_comes_back),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
