@@ -20,6 +20,11 @@ const char *report_state_name(enum destination_state state)
 	return state_names[state];
 }
 
+bool report_is_closed(const struct report *report)
+{
+	return strcmp(report->limit, "hours") == 0 || strcmp(report->limit, "daily") == 0;
+}
+
 void report_sentence(const struct report *report, char *into, size_t size)
 {
 	const struct report_app *held = NULL;
@@ -38,7 +43,7 @@ void report_sentence(const struct report *report, char *into, size_t size)
 		(void)snprintf(into, size, "paused, nothing is sent: %s", report_paused);
 	else if (report->state != DESTINATION_UP)
 		(void)snprintf(into, size, "%s", state_names[report->state]);
-	else if (strcmp(report->limit, "hours") == 0 || strcmp(report->limit, "daily") == 0)
+	else if (report_is_closed(report))
 		(void)snprintf(into, size, "records wait for [limits] %s", report->limit);
 	else if (held != NULL)
 		(void)snprintf(into, size, "app %s is held, others are shipped as they come: %s",

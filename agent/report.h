@@ -75,6 +75,9 @@ extern const char report_paused[];
 /* "up", "down", "held", "paused" or "unconfigured". */
 const char *report_state_name(enum destination_state state);
 
+/* True while the hours or the day's bytes keep all that waits, for hours perhaps. */
+bool report_is_closed(const struct report *report);
+
 /* The whole in one sentence, for `systemctl status`. */
 void report_sentence(const struct report *report, char *into, size_t size);
 

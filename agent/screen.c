@@ -210,6 +210,8 @@ static void print_delivering(const struct screen *screen, const struct status *s
 	const char *word = !status->running ? "no, the agent does not run"
 	                   : !status->live  ? "not known"
 	                   : report->state != DESTINATION_UP ? state
+	                   : report->in_flight == 0 && report_is_closed(report)
+	                           ? "no, the limits do not allow it now"
 	                   : report->delivered_10s > 0 || report->in_flight > 0 ? "yes"
 	                   : status->ledger.waiting == 0 ? "there is nothing to deliver"
 	                                                 : "not at the moment";

@@ -146,6 +146,17 @@ def test_status_without_limits_has_no_line_of_them(start):
     assert json.loads(json.dumps(empty))["daily"] is None and empty["rate"] == ""
 
 
+def test_once_the_hours_are_over_nothing_is_called_being_delivered(start, spool, sink):
+    agent = start("hours =")
+    spool.add()
+    support.eventually(lambda: sink.posts == 1 and agent.status()["waiting"] == 0)
+    agent.configure(KEYS + f"hours = {closed_hours()[0]}\n")
+    agent.signal(1)
+    spool.add()
+    support.eventually(lambda: limits_of(agent)["waits_for"] == "hours")
+    assert "\ndelivering   no, the limits do not allow it now" in agent.command("status").stdout
+
+
 def test_the_forecast_does_not_go_by_what_was_delivered_before_the_limit(start, spool, sink):
     agent = start("rate =")
     spool.add_many([{}] * 40)
