@@ -98,6 +98,60 @@ holds 'the folder is 2770 still' sh -c \
 holds 'the service stops' systemctl stop $unit
 holds 'without an error' state Result success
 
+# An upgrade, with a backlog that the producers add to all the while.
+systemctl start $unit
+systemctl kill -s STOP $unit
+cat >/trial/produce <<'END'
+n=0
+until [ -e /trial/enough ]; do
+	sqlite3 -batch -bail "file:$1?mode=rw" <<-SQL && n=$((n + 1)) && echo $n >/tmp/inserted
+		.timeout 5000
+		INSERT INTO interactions (model_id, request_body, response_body, key)
+		VALUES ('anthropic.claude-instant-v1', '{}', '{}', 'upgrade-$n');
+	SQL
+done
+END
+before=$(find /trial/arrived -name '*.json' | wc -l)
+pid=$(main_pid)
+runuser -u alice -- sh /trial/produce $spool &
+producers=$!
+eventually test -s /tmp/inserted
+systemctl kill -s CONT $unit
+holds 'dpkg upgrades the package while a user inserts' dpkg -i /trial/later.deb
+holds 'the agent was restarted by that' eventually runs_again "$pid"
+sleep 1
+touch /trial/enough
+wait "$producers"
+inserted=$(cat /tmp/inserted)
+holds "all that was inserted meanwhile arrives ($inserted records)" \
+	eventually more_than $((before + inserted - 1))
+nothing_waits() {
+	[ "$(sqlite3 "file:$spool?mode=ro" 'SELECT count(*) FROM interactions')" = 0 ]
+}
+holds 'nothing is left' eventually nothing_waits
+holds 'and nothing came twice but what was in flight' \
+	refused more_than $((before + inserted + 256))
+systemctl stop $unit
+
+# A command of [notify], within what the unit allows.
+cp -p /etc/reconify-agent/agent.conf /trial/agent.conf
+sed -i '/^\[notify\]/,/^\[/s|^#command =.*|command = echo "$RECONIFY_EVENT" >>/var/lib/reconify-agent/told|' \
+	/etc/reconify-agent/agent.conf
+systemctl start $unit
+runuser -u alice -- sqlite3 -batch -bail "file:$spool?mode=rw" <<-'SQL'
+	.timeout 5000
+	INSERT INTO interactions (model_id, request_body, response_body)
+	VALUES ('stability.stable-diffusion-xl', '{}', '{}');
+SQL
+holds 'a command of [notify] is told of a dead letter' \
+	eventually grep -qsx dead-letters /var/lib/reconify-agent/told
+holds 'and when there is none any more' runuser -u reconify -- reconify-agent discard --all --yes
+holds 'of which it is told, too' \
+	eventually grep -qsx dead-letters-gone /var/lib/reconify-agent/told
+systemctl stop $unit
+rm -f /var/lib/reconify-agent/told
+cp -p /trial/agent.conf /etc/reconify-agent/agent.conf
+
 mv /etc/reconify-agent/app-key /trial/app-key
 holds 'without a key, a start does no harm' systemctl start $unit
 holds 'the service is inactive then, not failed' state ActiveState inactive

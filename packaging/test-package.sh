@@ -273,6 +273,11 @@ holds 'the spool is 0660 still' is $spool 'regular file 660 reconify:reconify'
 
 # --- The same root, booted ----------------------------------------------------------
 
+# The same program as a later version.
+must dpkg-deb -R "$root$agent_package" "$work/later"
+must sed -i 's/^Version: .*/&+later/' "$work/later/DEBIAN/control"
+must dpkg-deb --root-owner-group -b "$work/later" "$root/later.deb"
+
 # Installing the package systemd-container may replace the host's systemd: its one
 # program is enough.
 nspawn=$(command -v systemd-nspawn) || nspawn=$PWD/build/roots/container/usr/bin/systemd-nspawn
@@ -292,7 +297,7 @@ if [ "$skipped" -eq 0 ]; then
 	must mount -t proc proc "$root/proc"
 	must sed -i 's|^url = .*|url = http://127.0.0.1:8080/|' "$booted/etc/reconify-agent/agent.conf"
 	mkdir "$booted/trial"
-	cp packaging/test-boot.sh "$booted/trial/"
+	cp packaging/test-boot.sh "$root/later.deb" "$booted/trial/"
 	ln -s ../trial.service "$booted/etc/systemd/system/multi-user.target.wants/"
 	cat >"$booted/etc/systemd/system/trial.service" <<-'END'
 		[Unit]
@@ -301,7 +306,7 @@ if [ "$skipped" -eq 0 ]; then
 		ExecStart=/bin/sh -c 'sh /trial/test-boot.sh >/trial/results 2>&1'
 	END
 	: >"$booted/trial/results"
-	timeout --kill-after=10 180 "$nspawn" -D "$booted" --register=no --keep-unit \
+	timeout --kill-after=10 240 "$nspawn" -D "$booted" --register=no --keep-unit \
 		--private-network --console=pipe -b </dev/null >"$work/boot.log" 2>&1
 	cat "$booted/trial/results"
 	passed=$((passed + $(grep -c '^ok' "$booted/trial/results")))
@@ -319,10 +324,6 @@ keeps_all() {
 	waits && inside grep -q "^url = $endpoint" /etc/reconify-agent/agent.conf &&
 		inside test -s /etc/reconify-agent/app-key && inside test -s /etc/reconify-agent/api-key
 }
-# The same program as a later version.
-must dpkg-deb -R "$root$agent_package" "$work/later"
-must sed -i 's/^Version: .*/&+later/' "$work/later/DEBIAN/control"
-must dpkg-deb --root-owner-group -b "$work/later" "$root/later.deb"
 holds 'apt upgrades the package' inside apt install /later.deb
 holds 'configuration, keys and records are there still' keeps_all
 holds 'the folder is 2770 still' is /var/lib/reconify-agent 'directory 2770 reconify:reconify'

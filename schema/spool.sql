@@ -16,7 +16,7 @@ CREATE TABLE interactions (
   response_body    TEXT,
   request_id       TEXT,
   request_at       INTEGER DEFAULT (
-    CAST(strftime('%s', 'now') || substr(strftime('%f', 'now'), 4) AS INTEGER)),
+    CAST((julianday('now') - 2440587.5) * 86400000 + 0.5 AS INTEGER)),
   response_at      INTEGER,
   session          TEXT,
   session_timeout  INTEGER,
@@ -36,7 +36,7 @@ CREATE TABLE interactions (
   key              TEXT,
   uuid             TEXT DEFAULT (lower(hex(randomblob(16)))),
   spooled_at       INTEGER DEFAULT (
-    CAST(strftime('%s', 'now') || substr(strftime('%f', 'now'), 4) AS INTEGER)),
+    CAST((julianday('now') - 2440587.5) * 86400000 + 0.5 AS INTEGER)),
   id               INTEGER PRIMARY KEY AUTOINCREMENT
 );
 
@@ -206,7 +206,7 @@ END;
 CREATE TRIGGER interactions_known_key BEFORE INSERT ON interactions
 WHEN EXISTS (SELECT 1 FROM known_keys WHERE key = NEW.key
              AND (delivered_at IS NULL OR delivered_at >
-                  CAST(strftime('%s', 'now') || substr(strftime('%f', 'now'), 4) AS INTEGER) - 86400000))
+                  CAST((julianday('now') - 2440587.5) * 86400000 + 0.5 AS INTEGER) - 86400000))
 BEGIN
   INSERT OR REPLACE INTO known_keys SELECT * FROM known_keys WHERE key = NEW.key;
   SELECT CASE changes() WHEN 0 THEN RAISE(IGNORE) ELSE
@@ -293,9 +293,9 @@ BEGIN
   UPDATE interactions SET
     uuid = CAST(ifnull(uuid, lower(hex(randomblob(16)))) AS TEXT),
     request_at = ifnull(request_at,
-      CAST(strftime('%s', 'now') || substr(strftime('%f', 'now'), 4) AS INTEGER)),
+      CAST((julianday('now') - 2440587.5) * 86400000 + 0.5 AS INTEGER)),
     spooled_at = ifnull(spooled_at,
-      CAST(strftime('%s', 'now') || substr(strftime('%f', 'now'), 4) AS INTEGER)),
+      CAST((julianday('now') - 2440587.5) * 86400000 + 0.5 AS INTEGER)),
     app = ifnull(app, 'default'),
     format = ifnull(format, 'bedrock'),
     type = ifnull(type, 'chat')
