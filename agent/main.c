@@ -1,6 +1,7 @@
 /* reconify-agent: what was asked for, and the exit code (sysexits.h) it ends with.
  * Knows every command; does none of the work.
  */
+#include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -484,29 +485,32 @@ static int act_resume(const struct call *call)
  * and VALUE says what is to be offered for it. */
 static const struct command commands[] = {
 	{ "init", act_init, "v", "", "creates the spool, or brings an older one up to date",
-	  "  --salvage      sets a damaged spool aside as FILE.damaged-TIME, and makes a new one of\n"
-	  "                 all that can be read. Needs the agent, and all others, away from it\n"
-	  "May be repeated. The folder must be there; the file gets mode 0660 and, from root, the\n"
-	  "folder's owner and group. A salvage changes nothing where nothing is damaged. Exit 0:\n"
-	  "all could be read; 65: not all, and it says which; 75: a program has the spool open.\n" },
+	  "  --salvage      sets a damaged spool aside as FILE.damaged-TIME, and makes a\n"
+	  "                 new one of all that can be read. Needs the agent, and all\n"
+	  "                 others, away from it\n"
+	  "\nMay be repeated. The folder must be there; the file gets mode 0660 and, from\n"
+	  "root, the folder's owner and group. A salvage changes nothing where nothing is\n"
+	  "damaged. Exit 0: all could be read; 65: not all, and it says which; 75: a\n"
+	  "program has the spool open.\n" },
 	{ "run", act_run, "", "", "ships records as they come, in the foreground, until SIGTERM",
-	  "Creates a missing spool in an existing folder. SIGTERM ends it within 10 s, exit 0;\n"
-	  "SIGHUP reads the configuration again; SIGUSR1 tries everything now. There is one a\n"
-	  "spool: a second one exits 75.\n" },
+	  "\nCreates a missing spool in an existing folder. SIGTERM ends it within 10 s, exit\n"
+	  "0; SIGHUP reads the configuration again; SIGUSR1 tries everything now. There is\n"
+	  "one a spool: a second one exits 75.\n" },
 	{ "drain", act_drain, "pw", "", "ships what waits now, then ends",
 	  "  --progress     says every second how far it is\n"
 	  "  --wait TIME    goes on for so long (30s, 5m, 2h) while something is left\n"
-	  "Each record is tried at least once, as far as the endpoint can be reached.\n"
-	  "Exit 0: all delivered; 75: something is left, dead or held, with the reason. Beside a\n"
+	  "\nEach record is tried at least once, as far as the endpoint can be reached. Exit\n"
+	  "0: all delivered; 75: something is left, dead or held, with the reason. Beside a\n"
 	  "running agent: wakes that one, and watches.\n" },
 	{ "status", act_status, "jMW", "", "whether all is well; if not, why and what to do",
-	  "  --json             one JSON object, for programs\n"
-	  "  --prometheus       metrics in Prometheus's text format\n"
-	  "  --watch [SECONDS]  again every 2 s, or so many (1 to 3600), in place; q ends it\n"
-	  "Answers whether the agent runs or not. The first line is the verdict.\n" },
+	  "  --json         one JSON object, for programs\n"
+	  "  --prometheus   metrics in Prometheus's text format\n"
+	  "  --watch [SEC]  again every 2 s, or so many (1 to 3600), in place; q ends it\n"
+	  "\nAnswers whether the agent runs or not. The first line is the verdict.\n" },
 	{ "pause", act_pause, "", "", "sends nothing until resume",
-	  "A running agent stops at once; what is under way ends. Inserts go on being accepted.\n"
-	  "It holds over restarts, and 'status' says so with its time. A drain then exits 75.\n" },
+	  "\nA running agent stops at once; what is under way ends. Inserts go on being\n"
+	  "accepted. It holds over restarts, and 'status' says so with its time. A drain\n"
+	  "then exits 75.\n" },
 	{ "resume", act_resume, "", "", "lets a paused spool go on, and tries everything now", "" },
 	{ "list", act_list, "dDjlr" FILTERS, "", "the records that wait, or the dead letters",
 	  "  --dead         dead letters, with the reason\n"
@@ -514,51 +518,54 @@ static const struct command commands[] = {
 	  FILTERS_HELP REASON_HELP
 	  "  --limit N      the first N\n"
 	  "  --json         one JSON object a record\n"
-	  "One line a record, without its texts and who the user is: 'show ID' has them. AGE is\n"
-	  "since the insert, BYTES what the record counts for against max_spool; what does not\n"
-	  "fit ends with ~.\n" },
+	  "\nOne line a record, without its texts and who the user is: 'show ID' has them.\n"
+	  "AGE is since the insert, BYTES what the record counts for against max_spool;\n"
+	  "what does not fit ends with ~.\n" },
 	{ "show", act_show, "", "ID|UUID", "the bytes that would be posted for a record, keys masked",
-	  "For a dead letter, the reason and the server's words go to standard error. For a\n"
-	  "delivered record, where [spool] keep_delivered keeps receipts: when that was, and its\n"
-	  "receipt as one line of JSON.\n" },
+	  "\nFor a dead letter, the reason and the server's words go to standard error. For a\n"
+	  "delivered record, where [spool] keep_delivered keeps receipts: when that was,\n"
+	  "and its receipt as one line of JSON.\n" },
 	{ "retry", act_retry, "Ar" FILTERS, "[ID...]", "lets dead letters wait again",
 	  "  --all          all dead letters, where no IDs and no filters are given\n" FILTERS_HELP
 	  REASON_HELP
-	  "They keep their id and uuid, and begin with no attempts. A running agent sends them at\n"
-	  "once. An ID that is no dead letter's is named (exit 65), the others are done.\n" },
+	  "\nThey keep their id and uuid, and begin with no attempts. A running agent sends\n"
+	  "them at once. An ID that is no dead letter's is named (exit 65), the others are\n"
+	  "done.\n" },
 	{ "discard", act_discard, "Ary" FILTERS, "[ID...]", "takes dead letters away, undelivered",
 	  "  --all          all dead letters, where no IDs and no filters are given\n" FILTERS_HELP
 	  REASON_HELP
 	  "  --yes          does not ask; needed where there is no terminal\n"
-	  "By its ID also a record that waits. Counted in the ledger as discarded. An ID that\n"
-	  "there is not is named (exit 65), the others are done. A request that is under way may\n"
-	  "still arrive.\n" },
+	  "\nBy its ID also a record that waits. Counted in the ledger as discarded. An ID\n"
+	  "that there is not is named (exit 65), the others are done. A request that is\n"
+	  "under way may still arrive.\n" },
 	{ "purge", act_purge, "y" FILTERS, "", "erases records, waiting and dead, in the file, too",
 	  FILTERS_HELP
 	  "  --yes          does not ask; needed where there is no terminal\n"
-	  "Together they narrow each other. What is purged is overwritten in the spool, gone from\n"
-	  "its -wal too when this ends with 0, and counted in the ledger as purged. Exit 75: a\n"
-	  "program that reads keeps old copies in the -wal; repeat the purge. A request that is\n"
-	  "under way may still arrive. Of what was delivered, keys alone stay, for 25 hours.\n" },
+	  "\nTogether they narrow each other. What is purged is overwritten in the spool,\n"
+	  "gone from its -wal too when this ends with 0, and counted in the ledger as\n"
+	  "purged. Exit 75: a program that reads keeps old copies in the -wal; repeat the\n"
+	  "purge. A request that is under way may still arrive. Of what was delivered, keys\n"
+	  "alone stay, for 25 hours.\n" },
 	{ "export", act_export, "dlr" FILTERS, "", "writes records, whole, as JSON Lines",
 	  "  --dead         dead letters\n" FILTERS_HELP REASON_HELP
 	  "  --limit N      the first N\n"
-	  "One record a line, on standard output, with all that people wrote: guard the file. The\n"
-	  "spool stays as it is: 'discard' or 'purge' what is to be sent from elsewhere.\n" },
+	  "\nOne record a line, on standard output, with all that people wrote: guard the\n"
+	  "file. The spool stays as it is: 'discard' or 'purge' what is to be sent from\n"
+	  "elsewhere.\n" },
 	{ "import", act_import, "", "FILE|-", "takes in what export wrote, here or elsewhere",
-	  "Inserts as a producer does, under new ids and with the uuids that they had. What was\n"
-	  "imported before, or is there, is passed over, also after its delivery. A line that is\n"
-	  "refused is named with its number (exit 65); the others are imported. Exit 75: the spool\n"
-	  "is full. To import all of it again is always safe.\n" },
+	  "\nInserts as a producer does, under new ids and with the uuids that they had. What\n"
+	  "was imported before, or is there, is passed over, also after its delivery. A\n"
+	  "line that is refused is named with its number (exit 65); the others are\n"
+	  "imported. Exit 75: the spool is full. To import all of it again is always safe.\n" },
 	{ "check", act_check, "akP", "", "finds what is wrong; changes and sends nothing",
 	  "  --keys         only the configuration: each key, its value, where it came from\n"
 	  "  --send         only posts one test record with the keys of each app\n"
 	  "  --app NAME     of this app alone\n"
-	  "One line a finding, worst first: configuration, keys, spool, clock, and the endpoint as far\n"
-	  "as it can be seen without sending anything. Exit 0: nothing is wrong, else the code of\n"
-	  "the worst. The record of --send is marked as a test, never in the spool, and stays in the\n"
-	  "account. Its exit: 0 delivered; 65 rejected; 69 unavailable; 78 the keys or the url\n"
-	  "refused.\n" },
+	  "\nOne line a finding, worst first: configuration, keys, spool, clock, and the\n"
+	  "endpoint as far as it can be seen without sending anything. Exit 0: nothing is\n"
+	  "wrong, else the code of the worst. The record of --send is marked as a test,\n"
+	  "never in the spool, and stays in the account. Its exit: 0 delivered; 65\n"
+	  "rejected; 69 unavailable; 78 the keys or the url refused.\n" },
 	{ "schema", act_schema, "", "", "prints the spool's schema", "" },
 };
 #define COMMAND_COUNT (sizeof commands / sizeof commands[0])
@@ -571,21 +578,22 @@ static void print_usage(FILE *out)
 	for (size_t i = 0; i < COMMAND_COUNT; i++)
 		(void)fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
 	(void)fprintf(out, "\n'reconify-agent COMMAND --help' says more. Common options:\n"
-	              "  --config FILE  the configuration (default %s, where it exists)\n"
+	              "  --config FILE  the configuration (default\n                 %s, where it exists)\n"
 	              "  --spool FILE   the spool (default %s)\n"
 	              "  --version      the version\n"
-	              "\nEnvironment: RECONIFY_ENDPOINT, RECONIFY_APP_KEY, RECONIFY_API_KEY take "
-	              "precedence\nover the configuration file.\n",
+	              "\nEnvironment: RECONIFY_ENDPOINT, RECONIFY_APP_KEY, RECONIFY_API_KEY take\n"
+	              "precedence over the configuration file.\n",
 	              CONFIG_DEFAULT_FILE, CONFIG_DEFAULT_SPOOL);
 }
 
 static void print_help(const struct command *command)
 {
-	(void)printf("Usage: reconify-agent %s [OPTION]...%s%s\n\n%s.\n\n"
+	(void)printf("Usage: reconify-agent %s [OPTION]...%s%s\n\n%c%s.\n\n"
 	             "  --config FILE  the configuration (default %s)\n"
 	             "  --spool FILE   the spool (default %s)\n%s",
 	             command->name, command->arguments[0] != '\0' ? " " : "", command->arguments,
-	             command->summary, CONFIG_DEFAULT_FILE, CONFIG_DEFAULT_SPOOL, command->help);
+	             toupper((unsigned char)command->summary[0]), command->summary + 1,
+	             CONFIG_DEFAULT_FILE, CONFIG_DEFAULT_SPOOL, command->help);
 }
 
 /* What could not be written is no success. */

@@ -340,11 +340,52 @@ holds 'keys and configuration are gone' refused inside test -e /etc/reconify-age
 holds 'the record is there still' waits
 must inside apt install $agent_package
 holds 'a package that is installed again has the record' waits
-must inside rm -r /var/lib/reconify-agent $credentials
+must inside rm -r $credentials
+must inside apt remove reconify-agent
+holds 'with the package removed, a user of the group can insert' insert_as alice
+must inside apt purge reconify-agent
+holds 'and that is kept by a purge' waits 2
+must inside apt install $agent_package
+must as alice sqlite3 "file:$spool?mode=rw" 'DELETE FROM interactions'
+must inside apt remove reconify-agent
+holds 'a record that comes after an empty spool was left' insert_as alice
+must inside apt purge reconify-agent
+holds 'is kept by a purge, too' waits
+must inside apt install $agent_package
+must as alice sqlite3 "file:$spool?mode=rw" 'DELETE FROM interactions'
 must inside apt purge reconify-agent reconify-sink
-holds 'without a spool, purging leaves nothing' says_nothing inside find / -xdev -path /proc -prune -o \
+holds 'where no record is left, purging leaves nothing' says_nothing inside find / -xdev -path /proc -prune -o \
 	-path /packages -prune -o -path /arrived -prune -o -path '/var/lib/apt/*' -prune -o \
 	-name '*reconify*' -print
 
+# --- Debian's own tests of packages -------------------------------------------------
+
+# skip WHAT: it is said, and counted.
+skip() {
+	echo "skipped: $*"
+	skipped=$((skipped + 1))
+}
+
+if command -v autopkgtest >/dev/null; then
+	mkdir "$work/source"
+	cp -R "$deb/reconify-agent-$version/debian" "$work/source/"
+	mkdir "$root/trial"
+	cp -R "$work/source" "$root$agent_package" "$root$sink_package" "$root/trial/"
+	holds 'autopkgtest' autopkgtest --no-built-binaries "$root/trial"/*.deb "$root/trial/source" \
+		-- chroot "$root"
+else
+	skip 'autopkgtest, which is not installed'
+fi
 umount "$root/proc"
+
+# What is ignored is systemd's, which comes with the package into a minimal root.
+if command -v piuparts >/dev/null; then
+	holds 'piuparts: installed, removed and purged, it leaves nothing behind' \
+		piuparts --distribution bookworm --mirror http://deb.debian.org/debian \
+		--existing-chroot "$base" --no-upgrade-test --log-level error \
+		--ignore-regex '/(root/.ssh|(cache|lib|log)/private|lib/systemd/(coredump|pstore))/?$' \
+		"$deb/reconify-agent_${version}_$architecture.deb"
+else
+	skip 'piuparts, which is not installed'
+fi
 finish

@@ -31,13 +31,16 @@ def test_each_command_has_help_that_names_it(command):
     assert result.returncode == 0 and result.stderr == ""
     assert f"reconify-agent {command}" in result.stdout
     assert "--spool" in result.stdout and "--config" in result.stdout
-    assert all(len(line) <= 100 for line in result.stdout.split("\n"))
+    assert all(len(line) <= 80 for line in result.stdout.split("\n"))
+    described = re.findall(r"(?m)^(  --[a-z]+(?: \S+)? +)\S", result.stdout)
+    assert {len(option) for option in described} == {17}, "one column for all"
 
 
 @pytest.mark.parametrize("option", ["--help", "-h", "help"])
 def test_the_help_names_every_command(option):
     result = call(option)
     assert result.returncode == 0
+    assert all(len(line) <= 80 for line in result.stdout.split("\n"))
     for command in COMMANDS:
         assert re.search(rf"(?m)^  {command} ", result.stdout)
 
@@ -64,6 +67,17 @@ def test_wrong_use_is_64_and_a_sentence(arguments):
     assert result.returncode == 64
     assert result.stdout == ""
     assert len(result.stderr) > 20 and "reconify-agent" in result.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("wrong", [["--nothing"], ["--config"], ["--spool"], ["a", "b", "c"]],
+                         ids=" ".join)
+def test_whatever_the_command_wrong_use_is_refused_before_anything_is_done(command, wrong, tmp_path):
+    spool = tmp_path / "spool.db"
+    result = call(command, "--spool", str(spool), *wrong)
+    assert result.returncode == 64
+    assert result.stdout == "" and len(result.stderr) > 20
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("arguments, word", [
