@@ -50,7 +50,7 @@ static void note_difference(void *context, const char *sentence)
 enum spool_status spool_import_begin(struct spool *spool)
 {
 	struct spool_error difference = { .status = SPOOL_OK };
-	enum spool_status status = spool_run(spool, BEGIN_WRITE);
+	enum spool_status status = spool_begin(spool, BEGIN_WRITE);
 	if (status != SPOOL_OK)
 		return status;
 	status = spool_compare_schema(spool, note_difference, &difference);

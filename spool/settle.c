@@ -436,7 +436,7 @@ static enum spool_status apply_all(struct spool *spool, struct spool_change *cha
                                    struct tally *tally)
 {
 	bool keyed = false;
-	enum spool_status status = spool_run(spool, BEGIN_WRITE);
+	enum spool_status status = spool_begin(spool, BEGIN_WRITE);
 	if (status != SPOOL_OK)
 		return status;
 	for (size_t i = 0; status == SPOOL_OK && i < count; i++) {
@@ -463,7 +463,7 @@ static void mark_delivered(struct spool *spool, int64_t id)
 {
 	struct spool_error first = spool->error;
 	sqlite3_stmt *bound = NULL;
-	if (spool_run(spool, BEGIN_WRITE) == SPOOL_OK) {
+	if (spool_begin(spool, BEGIN_WRITE) == SPOOL_OK) {
 		enum spool_status status = SPOOL_DAMAGED;
 		bound = spool_statement(spool, SET_ATTEMPTS);
 		if (bound != NULL) {
@@ -491,7 +491,7 @@ static enum spool_status apply_bare(struct spool *spool, struct spool_change *ch
 		return SPOOL_OK;
 	}
 	if (status == SPOOL_OK) {
-		status = spool_run(spool, BEGIN_WRITE);
+		status = spool_begin(spool, BEGIN_WRITE);
 		if (status == SPOOL_OK)
 			status = end_write(spool, forgive(count_fates(spool, &tally)));
 	}

@@ -312,9 +312,17 @@ struct number spool_column_number(sqlite3_stmt *row, int column)
 
 /* --- Reading ------------------------------------------------------------ */
 
+enum spool_status spool_begin(struct spool *spool, enum query query)
+{
+	/* No memory, say, may have kept the one before from its end. */
+	if (!sqlite3_get_autocommit(spool->db) && spool_run(spool, ROLLBACK) != SPOOL_OK)
+		return spool->error.status;
+	return spool_run(spool, query);
+}
+
 enum spool_status spool_begin_read(struct spool *spool)
 {
-	enum spool_status status = spool_run(spool, BEGIN_READ);
+	enum spool_status status = spool_begin(spool, BEGIN_READ);
 	spool->no_attempts = false;
 	if (status != SPOOL_OK)
 		return status;
@@ -579,18 +587,30 @@ enum spool_status spool_attempts(struct spool *spool, int64_t id, unsigned *atte
 
 /* --- Looking ------------------------------------------------------------ */
 
-struct patience {
-	struct timespec end;
-};
-
-static int out_of_patience(void *context)
+struct timespec spool_deadline(int ms)
 {
-	const struct patience *patience = context;
-	struct timespec now;
-	if (clock_gettime(CLOCK_MONOTONIC, &now) != 0)
-		return 1;
-	return now.tv_sec > patience->end.tv_sec ||
-	       (now.tv_sec == patience->end.tv_sec && now.tv_nsec >= patience->end.tv_nsec);
+	struct timespec end = { 0, 0 };
+	(void)clock_gettime(CLOCK_MONOTONIC, &end); /* Linux has it always */
+	end.tv_sec += ms / 1000;
+	end.tv_nsec += (ms % 1000) * 1000000L;
+	if (end.tv_nsec >= 1000000000L) {
+		end.tv_sec++;
+		end.tv_nsec -= 1000000000L;
+	}
+	return end;
+}
+
+bool spool_is_past(const struct timespec *end)
+{
+	struct timespec now = { 0, 0 };
+	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec > end->tv_sec ||
+	       (now.tv_sec == end->tv_sec && now.tv_nsec >= end->tv_nsec);
+}
+
+static int out_of_patience(void *end)
+{
+	return spool_is_past(end);
 }
 
 /* A count of a table's rows, or false when the patience ran out. */
@@ -645,32 +665,18 @@ static void count_reason(struct spool_ledger *ledger, const char *code)
 	ledger->reasons[at].count++;
 }
 
-static struct patience patience_of(int ms)
-{
-	struct patience patience;
-	if (clock_gettime(CLOCK_MONOTONIC, &patience.end) != 0)
-		patience.end = (struct timespec){ 0, 0 };
-	patience.end.tv_sec += ms / 1000;
-	patience.end.tv_nsec += (ms % 1000) * 1000000L;
-	if (patience.end.tv_nsec >= 1000000000L) {
-		patience.end.tv_sec++;
-		patience.end.tv_nsec -= 1000000000L;
-	}
-	return patience;
-}
-
 void spool_count_reasons(struct spool *spool, int patience_ms, struct spool_ledger *ledger)
 {
 	sqlite3_stmt *row = NULL;
 	char code[SPOOL_CODE_SIZE];
-	struct patience patience = patience_of(patience_ms);
+	struct timespec patience = spool_deadline(patience_ms);
 	ledger->reason_count = 0;
 	ledger->reasons_counted = false;
 	int rc = sqlite3_prepare_v2(spool->db, "SELECT reason FROM dead_letters", -1, &row, NULL);
 	if (rc != SQLITE_OK)
 		return;
 	/* The reason stands behind the texts, so that a single row may take long to read. */
-	while ((rc = sqlite3_step(row)) == SQLITE_ROW && !out_of_patience(&patience)) {
+	while ((rc = sqlite3_step(row)) == SQLITE_ROW && !spool_is_past(&patience)) {
 		code_of(spool_column_text(row, 0), code);
 		count_reason(ledger, code);
 	}
@@ -769,7 +775,7 @@ enum spool_status spool_read_ledger(struct spool *spool, int patience_ms,
 	}
 	if (status == SPOOL_OK) {
 		int64_t waiting = 0, dead = 0;
-		struct patience patience = patience_of(patience_ms);
+		struct timespec patience = spool_deadline(patience_ms);
 		sqlite3_progress_handler(spool->db, 10000, out_of_patience, &patience);
 		/* A bare count(*) is one step to SQLite, which would not ask for patience. */
 		ledger->counted =

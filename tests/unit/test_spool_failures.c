@@ -1,0 +1,597 @@
+/* Each call of spool.h and manage.h, with each call that it makes to SQLite, to the system
+ * and for memory failing in turn, once and from then on, until none is left to fail.
+ *
+ * Every time: it comes back, says what happened where it says that it failed, has then done
+ * nothing, and does it all when it is called again; no record is lost or in two places.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <ftw.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "spool/internal.h"
+#include "spool/manage.h"
+#include "spool/salvage.h"
+#include "tests/unit/faults.h"
+
+#define WALL INT64_C(1700000000000)
+#define LIMIT (4 << 20)
+#define WAITING 9 /* records in the spool that each attempt begins with */
+#define DEAD 4
+
+/* A failure that passes; one of the file, whose records then may be refused one by one. */
+static const struct fault passing[] = {
+	{ .name = "an I/O error", .sqlite = SQLITE_IOERR, .system = EIO },
+	{ .name = "a full disk", .sqlite = SQLITE_FULL, .system = ENOSPC },
+	{ .name = "no memory", .memory = true },
+};
+static const struct fault lasting[] = {
+	{ .name = "damage", .sqlite = SQLITE_CORRUPT },
+	{ .name = "a table that is gone", .sqlite = SQLITE_ERROR },
+	{ .name = "a row too large", .sqlite = SQLITE_TOOBIG },
+};
+#define COUNT(array) (sizeof(array) / sizeof(array)[0])
+
+struct place {
+	char folder[64], path[128];
+	struct spool *spool;
+	struct spool_error error; /* of opening */
+	void *begin;              /* the file that each attempt begins with */
+	size_t begin_size;
+	bool passing;             /* what fails now passes: results must be right, or an error */
+	bool complete;            /* the attempt's own results were */
+};
+
+struct operation {
+	const char *name;
+	enum spool_status (*run)(struct place *place);
+	const char *may_go; /* which ids may leave the spool; NULL: none */
+	bool opens;         /* it opens the spool itself */
+	int stride;         /* each so-many-th call fails, where they are many and alike; 0: each */
+};
+
+static void execute(const char *path, const char *sql)
+{
+	sqlite3 *db = NULL;
+	char *error = NULL;
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	if (sqlite3_exec(db, sql, NULL, NULL, &error) != SQLITE_OK)
+		fail_msg("%s: %s", sql, error);
+	assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
+/* The first column of the first row as text, to be freed; by the spool's own connection
+ * where there is one, for another has to read the schema first. */
+static char *ask(const struct place *place, const char *sql)
+{
+	sqlite3 *db = NULL;
+	sqlite3_stmt *row = NULL;
+	if (place->spool != NULL)
+		db = place->spool->db;
+	else
+		assert_int_equal(sqlite3_open(place->path, &db), SQLITE_OK);
+	if (sqlite3_prepare_v2(db, sql, -1, &row, NULL) != SQLITE_OK || sqlite3_step(row) != SQLITE_ROW)
+		fail_msg("%s: %s", sql, sqlite3_errmsg(db));
+	const char *text = (const char *)sqlite3_column_text(row, 0);
+	char *copy = strdup(text != NULL ? text : "");
+	(void)sqlite3_finalize(row);
+	if (place->spool == NULL)
+		assert_int_equal(sqlite3_close(db), SQLITE_OK);
+	return copy;
+}
+
+/* All that a spool holds, but for the one row that the agent writes when it is opened. */
+static char *contents(const struct place *place)
+{
+	return ask(place,
+		"SELECT group_concat(x, char(10)) FROM (SELECT 'waiting ' || id || ' ' || uuid || ' ' || "
+		"ifnull(key, '') || request_body AS x FROM interactions UNION ALL "
+		"SELECT 'dead ' || id || ' ' || uuid || ' ' || ifnull(key, '') || request_body || ' ' || "
+		"reason || died_at || ifnull(server_said, '') FROM dead_letters UNION ALL "
+		"SELECT 'key ' || key || ' ' || ifnull(delivered_at, 'held') FROM known_keys UNION ALL "
+		"SELECT 'attempts ' || id || ' ' || attempts FROM attempts UNION ALL "
+		"SELECT 'receipt ' || delivered_at || ' ' || id FROM receipts UNION ALL "
+		"SELECT 'imported ' || uuid FROM imported UNION ALL "
+		"SELECT 'note ' || name || value FROM agent_state UNION ALL "
+		"SELECT 'ledger ' || accepted || ' ' || delivered || ' ' || dead || ' ' || discarded || ' ' "
+		"|| purged || ' ' || removed || ' ' || in_bytes || ' ' || out_bytes || ' ' || max_spool "
+		"FROM ledger)");
+}
+
+static void remove_files(const struct place *place)
+{
+	static const char *const endings[] = { "", "-wal", "-shm", "-salvage" };
+	for (size_t i = 0; i < COUNT(endings); i++) {
+		char name[160];
+		(void)snprintf(name, sizeof name, "%s%s", place->path, endings[i]);
+		(void)unlink(name);
+	}
+}
+
+static void write_file(const char *path, const void *bytes, size_t size)
+{
+	FILE *file = fopen(path, "we");
+	assert_non_null(file);
+	assert_int_equal(fwrite(bytes, 1, size, file), size);
+	assert_int_equal(fclose(file), 0);
+	assert_int_equal(chmod(path, 0660), 0);
+}
+
+static void keep_as_beginning(struct place *place)
+{
+	struct stat about;
+	spool_close(place->spool);
+	place->spool = NULL;
+	free(place->begin);
+	FILE *file = fopen(place->path, "re");
+	assert_non_null(file);
+	assert_int_equal(fstat(fileno(file), &about), 0);
+	place->begin_size = (size_t)about.st_size;
+	place->begin = malloc(place->begin_size);
+	assert_non_null(place->begin);
+	assert_int_equal(fread(place->begin, 1, place->begin_size, file), place->begin_size);
+	assert_int_equal(fclose(file), 0);
+}
+
+static void begin_again(struct place *place, bool open)
+{
+	spool_close(place->spool);
+	place->spool = NULL;
+	remove_files(place);
+	write_file(place->path, place->begin, place->begin_size);
+	if (open)
+		place->spool = spool_open(place->path, SPOOL_WORK, LIMIT, &place->error);
+	if (open && place->spool == NULL)
+		fail_msg("%s", place->error.sentence);
+}
+
+static void fill(struct place *place)
+{
+	struct spool_change changes[] = {
+		{ .kind = CHANGE_DELIVERED, .id = 1, .receipt_at = WALL - 9000, .request_at = 5 },
+		{ .kind = CHANGE_DELIVERED, .id = 2, .receipt_at = WALL - 2000, .request_at = -1 },
+		{ .kind = CHANGE_DEAD, .id = 3, .code = "rejected", .sentence = "the first" },
+		{ .kind = CHANGE_DEAD, .id = 6, .code = "rejected", .sentence = "the second",
+		  .server_said = "no", .server_said_size = 2, .http_status = 400 },
+		{ .kind = CHANGE_DEAD, .id = 9, .code = "other", .sentence = "the third" },
+		{ .kind = CHANGE_DEAD, .id = 12, .code = "a-third", .sentence = "the fourth" },
+		{ .kind = CHANGE_ATTEMPTS, .id = 5, .attempts = 2 },
+		{ .kind = CHANGE_ATTEMPTS, .id = 9, .attempts = 2 },
+		{ .kind = CHANGE_NOTE, .name = "state", .value = "up" },
+	};
+	/* The first four are older. */
+	assert_int_equal(spool_apply(place->spool, changes, 4, WALL - 100000), SPOOL_OK);
+	assert_int_equal(spool_apply(place->spool, changes + 4, COUNT(changes) - 4, WALL - 1000),
+	                 SPOOL_OK);
+}
+
+static int open_place(void **state)
+{
+	struct place *place = calloc(1, sizeof *place);
+	const char *base = getenv("TMPDIR");
+	if (place == NULL)
+		return -1;
+	/* In memory where there is room: it is opened and written some ten thousand times. */
+	if (base == NULL)
+		base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+	(void)snprintf(place->folder, sizeof place->folder, "%.40s/spool-XXXXXX", base);
+	if (mkdtemp(place->folder) == NULL)
+		return -1;
+	(void)snprintf(place->path, sizeof place->path, "%s/spool.db", place->folder);
+	place->spool = spool_open(place->path, SPOOL_CREATE, LIMIT, &place->error);
+	if (place->spool == NULL)
+		return -1;
+	/* Ids 1 to 15; each third has a key. */
+	execute(place->path, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 15) "
+	        "INSERT INTO interactions (model_id, request_body, response_body, session, email, key) "
+	        "SELECT 'm', 'body ' || i, '{}', 's' || (i % 4), 'a@b', "
+	        "CASE WHEN i % 3 = 0 THEN 'k' || i END FROM n");
+	fill(place);
+	keep_as_beginning(place);
+	*state = place;
+	return 0;
+}
+
+static int remove_one(const char *path, const struct stat *about, int kind, struct FTW *walk)
+{
+	(void)about;
+	(void)kind;
+	(void)walk;
+	return remove(path);
+}
+
+static int close_place(void **state)
+{
+	struct place *place = *state;
+	spool_close(place->spool);
+	(void)nftw(place->folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+	free(place->begin);
+	free(place);
+	return 0;
+}
+
+/* --- The loop ----------------------------------------------------------- */
+
+/* No record is lost, nor in two places, whatever the books say. */
+static void check_records(const struct place *place, const struct operation *operation,
+                          const char *said)
+{
+	char sql[600];
+	(void)snprintf(sql, sizeof sql,
+	               "SELECT (SELECT count(*) FROM pragma_quick_check WHERE quick_check <> 'ok') "
+	               "|| ' ' || (SELECT count(*) FROM interactions JOIN dead_letters USING (uuid)) "
+	               "|| ' ' || (SELECT count(*) FROM (VALUES (3), (4), (5), (6), (7), (8), (9), (10), "
+	               "(11), (12), (13), (14), (15)) WHERE column1 NOT IN (SELECT id FROM interactions "
+	               "UNION ALL SELECT id FROM dead_letters) AND NOT column1 IN (%s))",
+	               operation->may_go != NULL ? operation->may_go : "0");
+	char *found = ask(place, sql);
+	if (strcmp(found, "0 0 0") != 0)
+		fail_msg("%s: damaged, doubled, lost: %s", said, found);
+	free(found);
+}
+
+/* True when a call was met that failed. */
+static bool attempt(struct place *place, const struct operation *operation,
+                    const struct fault *fault, int calls, bool for_ever, const char *before,
+                    const char *after)
+{
+	char said[200];
+	begin_again(place, !operation->opens);
+	place->complete = true;
+	fail_after(fault, calls, for_ever);
+	enum spool_status status = operation->run(place);
+	bool struck = stop_failing();
+	(void)snprintf(said, sizeof said, "%s: %s%s at call %d, %s", operation->name, fault->name,
+	               for_ever ? " from then on" : "", calls + 1, faults.where);
+	const struct spool_error *error =
+		operation->opens ? &place->error : spool_last_error(place->spool);
+	if (status != SPOOL_OK && (error->status != status || error->sentence[0] == '\0'))
+		fail_msg("%s: status %d, but the last error is %d, '%s'", said, status, error->status,
+		         error->sentence);
+	if (status != SPOOL_OK && !struck)
+		fail_msg("%s: fails by itself: %s", said, error->sentence);
+	if (status == SPOOL_OK && place->passing && !place->complete)
+		fail_msg("%s: succeeds with less than all", said);
+	check_records(place, operation, said);
+	char *now = contents(place);
+	/* For ever is for as long as the disk of it lasts: by then all may be done but its end. */
+	if (status != SPOOL_OK && place->passing && strcmp(now, before) != 0 && strcmp(now, after) != 0)
+		fail_msg("%s: fails, but has left\n%s", said, now);
+	free(now);
+	if (status != SPOOL_OK) {
+		status = operation->run(place);
+		if (status != SPOOL_OK)
+			fail_msg("%s: fails again: %s", said, error->sentence);
+	}
+	/* Nothing half done stands in the way of what comes. */
+	if (!operation->opens && (spool_begin_read(place->spool) != SPOOL_OK ||
+	                          (spool_end_read(place->spool), spool_apply(place->spool, NULL, 0,
+	                                                                     WALL)) != SPOOL_OK))
+		fail_msg("%s: what comes next fails: %s", said, error->sentence);
+	now = contents(place);
+	if (place->passing && strcmp(now, after) != 0)
+		fail_msg("%s: in the end there is\n%s\nand not\n%s", said, now, after);
+	free(now);
+	return struck;
+}
+
+static void fail_with(struct place *place, const struct operation *operation,
+                      const struct fault *kinds, size_t count, const char *before,
+                      const char *after)
+{
+	int stride = operation->stride != 0 ? operation->stride : 1;
+	for (size_t i = 0; i < count; i++)
+		for (int calls = 0; attempt(place, operation, &kinds[i], calls, false, before, after);)
+			calls += stride;
+	for (int calls = 0; attempt(place, operation, &kinds[0], calls, true, before, after);)
+		calls += stride;
+}
+
+static void fail_each_call(struct place *place, const struct operation *operation)
+{
+	begin_again(place, false);
+	char *before = contents(place);
+	begin_again(place, !operation->opens);
+	place->complete = place->passing = true;
+	if (operation->run(place) != SPOOL_OK)
+		fail_msg("%s: %s", operation->name,
+		         operation->opens ? place->error.sentence
+		                          : spool_last_error(place->spool)->sentence);
+	assert_true(place->complete);
+	char *after = contents(place);
+	fail_with(place, operation, passing, COUNT(passing), before, after);
+	place->passing = false;
+	fail_with(place, operation, lasting, COUNT(lasting), before, after);
+	free(before);
+	free(after);
+}
+
+static void fail_each(void **state, const struct operation *operations, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		fail_each_call(*state, &operations[i]);
+}
+
+/* SPOOL_END is an answer, too. */
+static enum spool_status ended(enum spool_status status)
+{
+	return status == SPOOL_END ? SPOOL_OK : status;
+}
+
+/* --- Reading ------------------------------------------------------------ */
+
+static enum spool_status read_places(struct place *place)
+{
+	struct spool_place found;
+	int count = 0;
+	int64_t from = SPOOL_FIRST_ID;
+	enum spool_status status = spool_begin_read(place->spool);
+	while (status == SPOOL_OK && count <= WAITING) {
+		status = spool_next(place->spool, from, INT64_MAX, &found);
+		if (status != SPOOL_OK)
+			break;
+		from = found.id + 1;
+		count++;
+	}
+	spool_end_read(place->spool);
+	place->complete = count == WAITING;
+	return ended(status);
+}
+
+static enum spool_status read_records(struct place *place)
+{
+	struct record record;
+	unsigned attempts, sum = 0;
+	int count = 0;
+	int64_t from = SPOOL_FIRST_ID;
+	enum spool_status status = spool_begin_read(place->spool);
+	while (status == SPOOL_OK && count <= WAITING) {
+		status = spool_next_record(place->spool, from, INT64_MAX, &record);
+		if (status != SPOOL_OK)
+			break;
+		from = record.id + 1;
+		count++;
+		status = spool_attempts(place->spool, record.id, &attempts);
+		sum += attempts;
+	}
+	spool_end_read(place->spool);
+	place->complete = count == WAITING && sum == 2;
+	return ended(status);
+}
+
+static enum spool_status read_one(struct place *place)
+{
+	struct record record;
+	struct text reason, said;
+	unsigned attempts;
+	enum spool_status status = spool_load(place->spool, 4, &record);
+	if (status == SPOOL_OK)
+		status = spool_attempts(place->spool, 5, &attempts);
+	if (status == SPOOL_OK)
+		status = spool_load_dead(place->spool, 6, &record, &reason, &said);
+	if (status == SPOOL_OK)
+		place->complete = attempts == 2 && said.size == 2;
+	return status;
+}
+
+static enum spool_status pass(struct place *place)
+{
+	int64_t next = 0;
+	enum spool_status status = spool_pass_damage(place->spool, false, 5, INT64_MAX, &next);
+	if (status == SPOOL_OK)
+		status = spool_pass_damage(place->spool, true, SPOOL_FIRST_ID, INT64_MAX, &next);
+	return ended(status);
+}
+
+static const struct operation readings[] = {
+	{ .name = "spool_next", .run = read_places },
+	{ .name = "spool_next_record", .run = read_records },
+	{ .name = "spool_load", .run = read_one },
+	{ .name = "spool_pass_damage", .run = pass },
+};
+
+static void reading_fails_with_a_sentence_or_reads_all(void **state)
+{
+	fail_each(state, readings, COUNT(readings));
+}
+
+/* --- Settling ----------------------------------------------------------- */
+
+static enum spool_status settle_delivered(struct place *place)
+{
+	struct spool_change changes[] = {
+		{ .kind = CHANGE_DELIVERED, .id = 4, .bytes = 200, .receipt_at = WALL, .request_at = 1 },
+		{ .kind = CHANGE_DELIVERED, .id = 5, .bytes = 200, .attempts = 3 },
+		{ .kind = CHANGE_DELIVERED, .id = 13, .bytes = 200 },
+		{ .kind = CHANGE_DELIVERED, .id = 14, .bytes = 200, .receipt_at = WALL, .request_at = -1 },
+		{ .kind = CHANGE_DELIVERED, .id = 15, .bytes = 200, .keyed = true },
+		{ .kind = CHANGE_NOTE, .name = "state", .value = "down" },
+	};
+	return spool_apply(place->spool, changes, COUNT(changes), WALL);
+}
+
+static enum spool_status settle_dead(struct place *place)
+{
+	struct spool_change changes[] = {
+		{ .kind = CHANGE_DEAD, .id = 5, .code = "rejected", .sentence = "a sentence",
+		  .http_status = 400, .attempts = 3, .server_said = "no", .server_said_size = 2 },
+		{ .kind = CHANGE_DEAD, .id = 15, .code = "rejected", .sentence = "a sentence" },
+		{ .kind = CHANGE_ATTEMPTS, .id = 4, .attempts = 1 },
+	};
+	return spool_apply(place->spool, changes, COUNT(changes), WALL);
+}
+
+static enum spool_status settle_revived(struct place *place)
+{
+	struct spool_change changes[] = {
+		{ .kind = CHANGE_REVIVED, .id = 3 },
+		{ .kind = CHANGE_REVIVED, .id = 9 },
+	};
+	return spool_apply(place->spool, changes, COUNT(changes), WALL);
+}
+
+static enum spool_status settle_taken(struct place *place)
+{
+	struct spool_change changes[] = {
+		{ .kind = CHANGE_DISCARDED, .id = 5 },
+		{ .kind = CHANGE_PURGED, .id = 15 },
+		{ .kind = CHANGE_PURGED, .dead = true, .id = 3 },
+		{ .kind = CHANGE_DISCARDED, .dead = true, .id = 6 },
+	};
+	return spool_apply(place->spool, changes, COUNT(changes), WALL);
+}
+
+static enum spool_status sweep(struct place *place)
+{
+	const struct spool_keep keep = { .dead = 50000, .delivered = 5000 };
+	struct spool_swept swept;
+	enum spool_status status = spool_sweep(place->spool, &keep, WALL, &swept);
+	place->complete = swept.dead == 2 && swept.receipts == 1;
+	return status;
+}
+
+static enum spool_status set_limits(struct place *place)
+{
+	return spool_set_limits(place->spool, 5 << 20, 1 << 20, true);
+}
+
+static const struct operation settlings[] = {
+	{ .name = "settling what was delivered", .run = settle_delivered, .may_go = "4, 5, 13, 14, 15" },
+	{ .name = "settling dead letters", .run = settle_dead },
+	{ .name = "settling revived ones", .run = settle_revived },
+	{ .name = "settling what is taken", .run = settle_taken, .may_go = "3, 5, 6, 15" },
+	{ .name = "spool_sweep", .run = sweep, .may_go = "3, 6" },
+	{ .name = "spool_set_limits", .run = set_limits },
+};
+
+static void a_settle_that_fails_has_done_nothing_and_can_be_repeated(void **state)
+{
+	fail_each(state, settlings, COUNT(settlings));
+}
+
+/* --- Looking ------------------------------------------------------------ */
+
+static enum spool_status read_ledger(struct place *place)
+{
+	struct spool_ledger ledger;
+	enum spool_status status = spool_read_ledger(place->spool, 10000, &ledger);
+	/* Counting is given up when it takes too long, and so when it fails. */
+	place->complete = ledger.accepted == 15 && ledger.last_id == 15 && ledger.balanced &&
+	                  (!ledger.counted || ledger.waiting == WAITING) &&
+	                  (!ledger.reasons_counted || ledger.reason_count == 3);
+	if (status != SPOOL_OK)
+		return status;
+	status = spool_read_counters(place->spool, &ledger);
+	spool_count_reasons(place->spool, 10000, &ledger);
+	return status;
+}
+
+static enum spool_status read_notes(struct place *place)
+{
+	char *value = NULL, *none = NULL;
+	enum spool_status status = spool_read_note(place->spool, "state", &value);
+	place->complete = value != NULL && strcmp(value, "up") == 0;
+	if (status == SPOOL_OK)
+		status = spool_read_note(place->spool, "no such note", &none);
+	free(value);
+	free(none);
+	free(spool_note(place->spool, "state"));
+	return status;
+}
+
+static void count(void *context, const char *sentence)
+{
+	(void)sentence;
+	++*(int *)context;
+}
+
+static enum spool_status examine(struct place *place)
+{
+	int findings = 0;
+	enum spool_status status = spool_examine(place->spool, count, &findings);
+	place->complete = findings == 0;
+	return status;
+}
+
+static enum spool_status find(struct place *place, bool dead, int wanted)
+{
+	struct spool_filter filter = { .before = INT64_MAX };
+	struct spool_found found;
+	int seen = 0;
+	enum spool_status status =
+		spool_find_begin(place->spool, dead, &filter, SPOOL_FIRST_ID, INT64_MAX);
+	while (status == SPOOL_OK && (status = spool_find_next(place->spool, &found)) == SPOOL_OK)
+		seen++;
+	spool_find_end(place->spool);
+	place->complete = seen == wanted;
+	return ended(status);
+}
+
+static enum spool_status find_waiting(struct place *place)
+{
+	return find(place, false, WAITING);
+}
+
+static enum spool_status find_dead(struct place *place)
+{
+	return find(place, true, DEAD);
+}
+
+static enum spool_status find_receipts(struct place *place)
+{
+	struct spool_receipt receipts[4];
+	size_t seen;
+	int64_t id;
+	enum spool_status status = spool_receipts(place->spool, NULL, receipts, 4, &seen);
+	place->complete = seen == 2;
+	if (status == SPOOL_OK)
+		status = spool_find_receipt(place->spool, 1, NULL, receipts);
+	if (status == SPOOL_OK)
+		status = ended(spool_find_receipt(place->spool, 0, "none", receipts));
+	if (status == SPOOL_OK)
+		status = ended(spool_find_uuid(place->spool, "none", &id));
+	if (status == SPOOL_OK)
+		status = spool_last(place->spool, false, &id);
+	if (status == SPOOL_OK)
+		status = spool_last(place->spool, true, &id);
+	return status;
+}
+
+static enum spool_status empty_log(struct place *place)
+{
+	enum spool_status status = spool_overwrite(place->spool, true);
+	return status == SPOOL_OK ? spool_empty_log(place->spool, WALL, 50) : status;
+}
+
+static const struct operation looks[] = {
+	{ .name = "spool_read_ledger", .run = read_ledger },
+	{ .name = "spool_read_note", .run = read_notes },
+	{ .name = "spool_examine", .run = examine, .stride = 7 },
+	{ .name = "finding what waits", .run = find_waiting },
+	{ .name = "finding dead letters", .run = find_dead },
+	{ .name = "finding receipts", .run = find_receipts },
+	{ .name = "spool_empty_log", .run = empty_log },
+};
+
+static void a_look_fails_with_a_sentence_or_sees_all(void **state)
+{
+	fail_each(state, looks, COUNT(looks));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(reading_fails_with_a_sentence_or_reads_all, open_place,
+		                                close_place),
+		cmocka_unit_test_setup_teardown(a_settle_that_fails_has_done_nothing_and_can_be_repeated,
+		                                open_place, close_place),
+		cmocka_unit_test_setup_teardown(a_look_fails_with_a_sentence_or_sees_all, open_place,
+		                                close_place),
+	};
+	return cmocka_run_group_tests_name("spool failures", tests, NULL, NULL);
+}
