@@ -309,10 +309,8 @@ static int make_schema(sqlite3 *db)
 {
 	int rc = SQLITE_BUSY;
 	for (int waits = 0; rc == SQLITE_BUSY && wait_for_lock(NULL, waits); waits++) {
-		if (schema_look(db) == SCHEMA_CURRENT)
+		if (schema_look(db, &rc) == SCHEMA_CURRENT)
 			return SQLITE_OK;
-		if (!sqlite3_get_autocommit(db))
-			(void)sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL); /* of a look that failed */
 		/* Both only take hold before the first table; the order matters too. */
 		rc = sqlite3_exec(db, "PRAGMA auto_vacuum = INCREMENTAL", NULL, NULL, NULL);
 		if (rc == SQLITE_OK)
@@ -324,10 +322,10 @@ static int make_schema(sqlite3 *db)
 }
 
 /* SQLite takes a file of one byte for an empty one. */
-static bool is_really_empty(const char *path)
+static bool has_one_byte(const char *path)
 {
 	struct stat about;
-	return stat(path, &about) == 0 && about.st_size != 1;
+	return stat(path, &about) == 0 && about.st_size == 1;
 }
 
 /* Brings the schema to this program's version, or says why not. */
@@ -335,11 +333,11 @@ static enum spool_status settle_schema(struct spool *spool, enum spool_mode mode
                                        struct spool_error *error)
 {
 	int rc;
-	enum schema_state state = schema_look(spool->db);
+	enum schema_state state = schema_look(spool->db, &rc);
 	/* Perhaps somebody is making it at this moment. */
 	for (int waits = 0; state == SCHEMA_EMPTY && mode != SPOOL_CREATE &&
-	                    is_really_empty(spool->path) && wait_for_lock(NULL, waits); waits++)
-		state = schema_look(spool->db);
+	                    !has_one_byte(spool->path) && wait_for_lock(NULL, waits); waits++)
+		state = schema_look(spool->db, &rc);
 	switch (state) {
 	case SCHEMA_CURRENT:
 		return SPOOL_OK;
@@ -352,9 +350,9 @@ static enum spool_status settle_schema(struct spool *spool, enum spool_mode mode
 		    "it was left as it is, upgrade the program", spool->path);
 		return SPOOL_NEWER;
 	case SCHEMA_UNREADABLE:
-		return spool_explain(error, spool->path, spool->db, sqlite3_errcode(spool->db));
+		return spool_explain(error, spool->path, spool->db, rc);
 	case SCHEMA_EMPTY:
-		if (!is_really_empty(spool->path)) {
+		if (has_one_byte(spool->path)) {
 			spool_say(error, SPOOL_FOREIGN, "%s: this file is not a spool, nor any SQLite "
 			          "database; it was left as it is", spool->path);
 			return SPOOL_FOREIGN;
@@ -365,11 +363,6 @@ static enum spool_status settle_schema(struct spool *spool, enum spool_mode mode
 			return SPOOL_FOREIGN;
 		}
 		rc = make_schema(spool->db);
-		return rc == SQLITE_OK ? SPOOL_OK : spool_explain(error, spool->path, spool->db, rc);
-	case SCHEMA_OLDER:
-		if (mode == SPOOL_READ)
-			return SPOOL_OK;
-		rc = schema_migrate(spool->db);
 		return rc == SQLITE_OK ? SPOOL_OK : spool_explain(error, spool->path, spool->db, rc);
 	}
 	return SPOOL_OK;
@@ -383,9 +376,9 @@ static bool is_sealed(struct spool *spool)
 	unsigned char byte = 0;
 	return sqlite3_file_control(spool->db, "main", SQLITE_FCNTL_FILE_POINTER, &file) ==
 	               SQLITE_OK &&
-	       file != NULL && file->pMethods != NULL &&
-	       file->pMethods->xRead(file, &byte, 1, SEAL_AT) == SQLITE_OK &&
-	       (byte == SEAL || (byte > SEAL_NONE && sqlite3_db_readonly(spool->db, "main") == 1));
+	       /* not covered: only a path that SQLite takes for another thing has no file */
+	       file->pMethods != NULL &&
+	       file->pMethods->xRead(file, &byte, 1, SEAL_AT) == SQLITE_OK && byte > SEAL_NONE;
 }
 
 static enum spool_status run_sql(struct spool *spool, const char *sql)

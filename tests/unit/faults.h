@@ -36,6 +36,8 @@ static struct {
 	const char *only;          /* NULL, or the only function that fails */
 	const char *where;         /* the function that failed first */
 	long kind;                 /* what statfs() says that a file system is; 0: what it is */
+	int version;               /* of SQLite; 0: what it is */
+	bool commoner;             /* geteuid() says that it is not root's process */
 } faults;
 
 static void fail_after(const struct fault *fault, int calls, bool for_ever)
@@ -187,6 +189,16 @@ WRAP(int, sqlite3_file_control, (sqlite3 *db, const char *schema, int what, void
 	return rc != SQLITE_OK ? rc : __real_sqlite3_file_control(db, schema, what, argument);
 }
 
+WRAP(int, sqlite3_system_errno, (sqlite3 *db))
+{
+	return faults.fault != NULL ? faults.fault->system : __real_sqlite3_system_errno(db);
+}
+
+WRAP(int, sqlite3_libversion_number, (void))
+{
+	return faults.version != 0 ? faults.version : __real_sqlite3_libversion_number();
+}
+
 int __real_sqlite3_db_config(sqlite3 *db, int option, ...);
 int __wrap_sqlite3_db_config(sqlite3 *db, int option, ...);
 int __wrap_sqlite3_db_config(sqlite3 *db, int option, ...)
@@ -318,6 +330,11 @@ WRAP(ssize_t, pwrite, (int file, const void *from, size_t size, off_t at))
 WRAP(DIR *, opendir, (const char *path))
 {
 	return system_fails("opendir") ? NULL : __real_opendir(path);
+}
+
+WRAP(uid_t, geteuid, (void))
+{
+	return faults.commoner ? 65534 : __real_geteuid();
 }
 
 /* Nobody waits while something fails. */
