@@ -224,13 +224,15 @@ static bool open_files(struct salvage *salvage)
 
 /* --- The new file ------------------------------------------------------- */
 
-static void remove_unfinished(const struct salvage *salvage)
+/* What was left of an unfinished one must not be taken for the new file's beginning. */
+static bool remove_unfinished(const struct salvage *salvage)
 {
 	char name[PATH_MAX];
-	(void)unlink(salvage->building);
-	for (size_t i = 0; i < ENDINGS; i++)
-		if (name_with(name, salvage->building, endings[i]))
-			(void)unlink(name);
+	bool removed = unlink(salvage->building) == 0 || errno == ENOENT;
+	for (size_t i = 0; removed && i < ENDINGS; i++)
+		removed = !name_with(name, salvage->building, endings[i]) || unlink(name) == 0 ||
+		          errno == ENOENT;
+	return removed;
 }
 
 static bool say_rescue(struct salvage *salvage, sqlite3 *to, enum rescue_result result)
@@ -281,7 +283,8 @@ static bool build(struct salvage *salvage)
 {
 	struct pages pages;
 	sqlite3 *to = NULL;
-	remove_unfinished(salvage);
+	if (!remove_unfinished(salvage))
+		return fail(salvage, SPOOL_DENIED, "cannot be taken away", salvage->building);
 	if (!pages_open(&pages, salvage->file, salvage->wal)) {
 		struct stat about;
 		bool empty = fstat(salvage->file, &about) == 0 && about.st_size == 0;
@@ -302,7 +305,7 @@ static bool build(struct salvage *salvage)
 			(void)close(file);
 	}
 	if (!built)
-		remove_unfinished(salvage);
+		(void)remove_unfinished(salvage);
 	return built;
 }
 
