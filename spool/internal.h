@@ -148,6 +148,9 @@ enum spool_status spool_forget_receipts(struct spool *spool, struct spool_change
 enum spool_status spool_time_dead(struct spool *spool, int64_t wall);
 enum spool_status spool_next_expired(struct spool *spool, int64_t before, int64_t *id);
 
+/* The folder that `path` is in. */
+void spool_folder_of(const char *path, char into[PATH_MAX]);
+
 /* Creates an empty file at `path`, if there is none, with a spool's owner and mode. */
 enum spool_status spool_create_file(const char *path, struct spool_error *error);
 

@@ -175,8 +175,7 @@ void spool_say(struct spool_error *error, enum spool_status status, const char *
 enum spool_status spool_explain(struct spool_error *error, const char *path, sqlite3 *db,
                                  int rc)
 {
-	int system = db != NULL ? sqlite3_system_errno(db) : 0;
-	int extended = db != NULL ? sqlite3_extended_errcode(db) : rc;
+	int system = sqlite3_system_errno(db), extended = sqlite3_extended_errcode(db);
 
 	switch (rc & 0xff) {
 	case SQLITE_BUSY:
@@ -208,7 +207,7 @@ enum spool_status spool_explain(struct spool_error *error, const char *path, sql
 	case SQLITE_CONSTRAINT:
 	case SQLITE_MISMATCH:
 		spool_say(error, SPOOL_REFUSED, "%s: its tables are not as the agent made them (%s); see "
-		    "'reconify-agent check'", path, db != NULL ? sqlite3_errmsg(db) : "no connection");
+		    "'reconify-agent check'", path, sqlite3_errmsg(db));
 		break;
 	case SQLITE_TOOBIG:
 		spool_say(error, SPOOL_TOO_BIG, "%s: a record is larger than max_record", path);
@@ -268,7 +267,7 @@ enum spool_status spool_finish(struct spool *spool, sqlite3_stmt *bound)
 {
 	int rc = sqlite3_step(bound);
 	enum spool_status status = SPOOL_OK;
-	if (rc != SQLITE_DONE && rc != SQLITE_ROW)
+	if (rc != SQLITE_DONE)
 		status = spool_fail(spool, rc);
 	(void)sqlite3_reset(bound);
 	return status;
@@ -315,8 +314,8 @@ struct number spool_column_number(sqlite3_stmt *row, int column)
 enum spool_status spool_begin(struct spool *spool, enum query query)
 {
 	/* No memory, say, may have kept the one before from its end. */
-	if (!sqlite3_get_autocommit(spool->db) && spool_run(spool, ROLLBACK) != SPOOL_OK)
-		return spool->error.status;
+	if (!sqlite3_get_autocommit(spool->db))
+		(void)spool_run(spool, ROLLBACK);
 	return spool_run(spool, query);
 }
 
@@ -352,22 +351,34 @@ void spool_end_read(struct spool *spool)
 		(void)spool_run(spool, COMMIT);
 }
 
-/* The id of a row whose app or session alone is above the row limit. */
-static enum spool_status find_too_big(struct spool *spool, int64_t from, int64_t to,
-                                      struct spool_place *place)
+/* Whether some row from `from` on can be found by its id alone, and which is the first. */
+static enum spool_status probe(struct spool *spool, bool dead, int64_t from, int64_t to,
+                               int64_t *id)
 {
-	sqlite3_stmt *row = spool_statement(spool, NEXT_ID);
+	sqlite3_stmt *row = spool_statement(spool, dead ? NEXT_DEAD_ID : NEXT_ID);
 	if (row == NULL)
 		return spool->error.status;
 	(void)sqlite3_bind_int64(row, 1, from);
 	(void)sqlite3_bind_int64(row, 2, to);
 	int rc = sqlite3_step(row);
-	if (rc == SQLITE_ROW && sqlite3_column_int64(row, 0) < from)
+	if (rc == SQLITE_ROW)
+		*id = sqlite3_column_int64(row, 0);
+	if (rc == SQLITE_ROW && *id < from)
 		rc = SQLITE_CORRUPT;
-	enum spool_status status = rc == SQLITE_ROW ? SPOOL_TOO_BIG : spool_fail(spool, rc);
-	*place = (struct spool_place){ .id = rc == SQLITE_ROW ? sqlite3_column_int64(row, 0) : from };
+	enum spool_status status = rc == SQLITE_ROW    ? SPOOL_OK
+	                           : rc == SQLITE_DONE ? SPOOL_END
+	                                               : spool_fail(spool, rc);
 	(void)sqlite3_reset(row);
 	return status;
+}
+
+/* The id of a row whose app or session alone is above the row limit. */
+static enum spool_status find_too_big(struct spool *spool, int64_t from, int64_t to,
+                                      struct spool_place *place)
+{
+	*place = (struct spool_place){ .id = from };
+	enum spool_status status = probe(spool, false, from, to, &place->id);
+	return status == SPOOL_OK ? SPOOL_TOO_BIG : status;
 }
 
 void spool_read_record(sqlite3_stmt *row, struct record *record)
@@ -468,27 +479,6 @@ enum spool_status spool_next_record(struct spool *spool, int64_t from, int64_t t
 	return status;
 }
 
-/* Whether some row from `from` on can be found by its id alone, and which is the first. */
-static enum spool_status probe(struct spool *spool, bool dead, int64_t from, int64_t to,
-                               int64_t *id)
-{
-	sqlite3_stmt *row = spool_statement(spool, dead ? NEXT_DEAD_ID : NEXT_ID);
-	if (row == NULL)
-		return spool->error.status;
-	(void)sqlite3_bind_int64(row, 1, from);
-	(void)sqlite3_bind_int64(row, 2, to);
-	int rc = sqlite3_step(row);
-	enum spool_status status = rc == SQLITE_DONE ? SPOOL_END : SPOOL_OK;
-	if (rc == SQLITE_ROW)
-		*id = sqlite3_column_int64(row, 0);
-	if (rc == SQLITE_ROW && *id < from)
-		rc = SQLITE_CORRUPT;
-	if (rc != SQLITE_ROW && rc != SQLITE_DONE)
-		status = spool_fail(spool, rc);
-	(void)sqlite3_reset(row);
-	return status;
-}
-
 enum spool_status spool_pass_damage(struct spool *spool, bool dead, int64_t from, int64_t to,
                                     int64_t *next)
 {
@@ -516,7 +506,7 @@ enum spool_status spool_pass_damage(struct spool *spool, bool dead, int64_t from
 		status = probe(spool, dead, *next, to, &id);
 		if (status == SPOOL_DAMAGED)
 			bad = *next;
-		if (steps >= PATIENT_STEPS && step <= INT64_MAX / 2)
+		if (steps >= PATIENT_STEPS)
 			step *= 2;
 	}
 	while ((status == SPOOL_OK || status == SPOOL_END) && bad >= 1 && *next - bad > 1) {
