@@ -160,7 +160,11 @@ WRAP(int, sqlite3_open, (const char *path, sqlite3 **db))
 WRAP(int, sqlite3_open_v2, (const char *path, sqlite3 **db, int flags, const char *vfs))
 {
 	int real = __real_sqlite3_open_v2(path, db, flags, vfs), rc = sqlite_fails("open_v2");
-	return rc != SQLITE_OK ? rc : real;
+	if (rc != SQLITE_OK || !memory_fails("open_v2"))
+		return rc != SQLITE_OK ? rc : real;
+	(void)sqlite3_close_v2(*db);
+	*db = NULL;
+	return SQLITE_NOMEM;
 }
 
 WRAP(int, sqlite3_close, (sqlite3 *db))

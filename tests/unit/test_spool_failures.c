@@ -835,6 +835,430 @@ static void a_salvage_that_fails_can_be_repeated_and_keeps_all(void **state)
 	free(wanted);
 }
 
+/* --- What fails in one place --------------------------------------------- */
+
+static const struct fault io = { .name = "an I/O error", .sqlite = SQLITE_IOERR, .system = EIO };
+
+static void each_answer_of_sqlite_is_told_apart(void **state)
+{
+	static const struct {
+		int code, system;
+		enum spool_status status;
+	} answers[] = {
+		{ SQLITE_BUSY, 0, SPOOL_BUSY }, { SQLITE_LOCKED, 0, SPOOL_BUSY },
+		{ SQLITE_FULL, 0, SPOOL_FULL }, { SQLITE_CORRUPT, 0, SPOOL_DAMAGED },
+		{ SQLITE_NOTADB, 0, SPOOL_FOREIGN }, { SQLITE_READONLY, 0, SPOOL_DENIED },
+		{ SQLITE_PERM, 0, SPOOL_DENIED }, { SQLITE_AUTH, 0, SPOOL_DENIED },
+		{ SQLITE_ERROR, 0, SPOOL_REFUSED }, { SQLITE_CONSTRAINT, 0, SPOOL_REFUSED },
+		{ SQLITE_MISMATCH, 0, SPOOL_REFUSED }, { SQLITE_TOOBIG, 0, SPOOL_TOO_BIG },
+		{ SQLITE_IOERR, ENOSPC, SPOOL_FULL }, { SQLITE_IOERR, EDQUOT, SPOOL_FULL },
+		{ SQLITE_IOERR, EACCES, SPOOL_DENIED }, { SQLITE_IOERR, EPERM, SPOOL_DENIED },
+		{ SQLITE_IOERR, EROFS, SPOOL_DENIED }, { SQLITE_IOERR, EIO, SPOOL_IO },
+		{ SQLITE_NOMEM, 0, SPOOL_IO },
+	};
+	struct place *place = *state;
+	begin_again(place, true);
+	for (size_t i = 0; i < COUNT(answers); i++) {
+		struct fault fault = { .name = "", .sqlite = answers[i].code, .system = answers[i].system };
+		struct record record;
+		faults.only = "step";
+		fail_after(&fault, 0, false);
+		enum spool_status status = spool_load(place->spool, 4, &record);
+		assert_true(stop_failing());
+		assert_int_equal(status, answers[i].status);
+		assert_non_null(strstr(spool_last_error(place->spool)->sentence, place->path));
+	}
+}
+
+static void the_fix_of_the_wal_reset_fault_is_known_by_its_versions(void **state)
+{
+	static const struct {
+		int version;
+		bool fixed;
+	} versions[] = { { 3040001, false }, { 3044005, false }, { 3044006, true }, { 3045000, false },
+		         { 3050006, false }, { 3050007, true }, { 3051000, false }, { 3051002, false },
+		         { 3051003, true } };
+	(void)state;
+	for (size_t i = 0; i < COUNT(versions); i++) {
+		faults.version = versions[i].version;
+		assert_int_equal(spool_sqlite_has_wal_reset_fix(), versions[i].fixed);
+	}
+	faults.version = 0;
+}
+
+static enum spool_status open_failing(struct place *place, enum spool_mode mode, const char *only,
+                                      struct fault fault, int calls, bool for_ever)
+{
+	begin_again(place, false);
+	faults.only = only;
+	fail_after(&fault, calls, for_ever);
+	enum spool_status status = open_as(place, mode);
+	(void)stop_failing();
+	return status;
+}
+
+static void an_opening_says_what_is_in_its_way(void **state)
+{
+	struct place *place = *state;
+	const struct fault quota = { .name = "", .system = EDQUOT };
+	const struct fault unreachable = { .name = "", .system = ENOTDIR };
+	const struct fault missing = { .name = "", .system = ENOENT };
+	const struct fault cannot = { .name = "", .sqlite = SQLITE_CANTOPEN };
+	const struct fault neither = { .name = "", .sqlite = SQLITE_CANTOPEN, .memory = true };
+	const struct fault busy = { .name = "", .sqlite = SQLITE_BUSY };
+	/* A file that another made meanwhile is opened. */
+	assert_int_equal(open_failing(place, SPOOL_CREATE, "stat", missing, 0, false), SPOOL_OK);
+	assert_int_equal(open_failing(place, SPOOL_WORK, "stat", unreachable, 0, false), SPOOL_MISSING);
+	/* Without a -shm it is read as it stands, also with letters that mean something in a URI. */
+	assert_int_equal(open_failing(place, SPOOL_READ, "exec", cannot, 1, false), SPOOL_OK);
+	assert_int_equal(open_failing(place, SPOOL_READ, NULL, neither, 8, true), SPOOL_IO);
+	begin_again(place, false);
+	remove_files(place);
+	faults.only = "open";
+	fail_after(&quota, 0, false);
+	assert_int_equal(open_as(place, SPOOL_CREATE), SPOOL_FULL);
+	assert_true(stop_failing());
+	/* An empty one, that nobody makes a spool of; and who makes one finds no end of locks. */
+	write_file(place->path, "", 0);
+	fail_after(&io, INT_MAX, false); /* nothing, but nobody waits */
+	assert_int_equal(open_as(place, SPOOL_WORK), SPOOL_FOREIGN);
+	faults.only = "exec";
+	fail_after(&busy, 4, true);
+	assert_int_equal(open_as(place, SPOOL_CREATE), SPOOL_BUSY);
+	assert_true(stop_failing());
+	write_file(place->path, "x", 1);
+	assert_int_equal(open_as(place, SPOOL_WORK), SPOOL_FOREIGN);
+	faults.kind = 0x6969;
+	assert_int_equal(open_failing(place, SPOOL_WORK, NULL, io, INT_MAX, false), SPOOL_FOREIGN);
+	assert_non_null(strstr(place->error.sentence, "network"));
+	assert_int_equal(open_as(place, SPOOL_READ), SPOOL_OK);
+	faults.kind = 0;
+	begin_again(place, false);
+	((char *)place->begin)[SEAL_AT] = SEAL;
+	begin_again(place, false);
+	assert_int_equal(open_as(place, SPOOL_WORK), SPOOL_DAMAGED);
+}
+
+static void a_name_that_means_something_in_a_uri_is_read_all_the_same(void **state)
+{
+	struct place *place = *state;
+	const struct fault cannot = { .name = "", .sqlite = SQLITE_CANTOPEN };
+	begin_again(place, false);
+	(void)snprintf(place->path, sizeof place->path, "%s/100%% a?b#c.db", place->folder);
+	begin_again(place, false);
+	faults.only = "exec";
+	fail_after(&cannot, 1, false);
+	assert_int_equal(open_as(place, SPOOL_READ), SPOOL_OK);
+	assert_true(stop_failing());
+	struct record record;
+	assert_int_equal(spool_load(place->spool, 4, &record), SPOOL_OK);
+}
+
+static void limits_beyond_sqlites_own_are_cut(void **state)
+{
+	struct place *place = *state;
+	begin_again(place, false);
+	place->spool = spool_open(place->path, SPOOL_WORK, INT64_MAX, &place->error);
+	assert_non_null(place->spool);
+	assert_int_equal(spool_set_limits(place->spool, INT64_MAX, INT64_C(1) << 40, false), SPOOL_OK);
+	struct record record;
+	assert_int_equal(spool_load(place->spool, 4, &record), SPOOL_OK);
+}
+
+static void who_is_not_root_changes_no_owner(void **state)
+{
+	struct place *place = *state;
+	if (geteuid() != 0)
+		skip();
+	begin_again(place, false);
+	assert_int_equal(chown(place->folder, 0, 65534), 0);
+	faults.commoner = true;
+	assert_int_equal(spool_mend_access(place->path, &place->error), SPOOL_OK);
+	faults.commoner = false;
+	faults.only = "fchown";
+	fail_after(&io, 0, false);
+	assert_int_equal(spool_mend_access(place->path, &place->error), SPOOL_DENIED);
+	assert_true(stop_failing());
+	assert_int_equal(spool_mend_access(place->path, &place->error), SPOOL_OK);
+	struct stat about;
+	assert_int_equal(stat(place->path, &about), 0);
+	assert_int_equal(about.st_gid, 65534);
+}
+
+static void plant(struct place *place, const char *sql)
+{
+	char *error = NULL;
+	if (sqlite3_exec(place->spool->db, sql, NULL, NULL, &error) != SQLITE_OK)
+		fail_msg("%s: %s", sql, error);
+}
+
+static void what_others_wrote_into_the_books_is_said(void **state)
+{
+	struct place *place = *state;
+	struct spool_ledger ledger;
+	begin_again(place, true);
+	plant(place, "DELETE FROM dead_letters WHERE id = 9;"
+	             "WITH RECURSIVE n(i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM n LIMIT 40) INSERT "
+	             "INTO dead_letters (id, uuid, reason) SELECT i, 'u' || i, 'code' || i || ': x' FROM n;"
+	             "INSERT INTO dead_letters (id, reason) VALUES (200, 'a code that is longer than any "
+	             "that an agent has ever written'), (201, CAST(x'6100' AS TEXT)), (202, 'other')");
+	spool_count_reasons(place->spool, 10000, &ledger);
+	assert_true(ledger.reasons_counted);
+	assert_int_equal(ledger.reason_count, SPOOL_REASONS);
+	assert_string_equal(ledger.reasons[0].code, "other");
+	spool_count_reasons(place->spool, 0, &ledger);
+	assert_false(ledger.reasons_counted);
+	assert_true(spool_is_past(&(struct timespec){ 0, 0 }));
+	plant(place, "DELETE FROM ledger");
+	assert_int_equal(spool_read_counters(place->spool, &ledger), SPOOL_DAMAGED);
+}
+
+static void a_fate_of_another_row_is_not_this_ones(void **state)
+{
+	struct place *place = *state;
+	begin_again(place, true);
+	plant(place, "UPDATE interactions SET uuid = 'short' WHERE id = 4");
+	struct spool_change changes[] = {
+		{ .kind = CHANGE_DISCARDED, .id = 4, .uuid = "00000000000000000000000000000000" },
+		{ .kind = CHANGE_DISCARDED, .id = 5, .uuid = "00000000000000000000000000000000" },
+	};
+	assert_int_equal(spool_apply(place->spool, changes, COUNT(changes), WALL), SPOOL_OK);
+	assert_true(changes[0].missed && changes[1].missed);
+	/* Keys are forgotten by the clock, also when it was set back. */
+	struct spool_change keyed = { .kind = CHANGE_DELIVERED, .id = 15, .keyed = true };
+	assert_int_equal(spool_apply(place->spool, &keyed, 1, WALL), SPOOL_OK);
+	keyed.id = 14;
+	assert_int_equal(spool_apply(place->spool, &keyed, 1, WALL - 10), SPOOL_OK);
+	int64_t id = 0;
+	struct spool_receipt receipt;
+	assert_int_equal(spool_find_receipt(place->spool, 2, NULL, &receipt), SPOOL_OK);
+	char *uuid = ask(place, "SELECT uuid FROM interactions WHERE id = 7");
+	assert_int_equal(spool_find_uuid(place->spool, uuid, &id), SPOOL_OK);
+	assert_int_equal(id, 7);
+	free(uuid);
+}
+
+static void a_row_at_the_last_id_ends_the_search(void **state)
+{
+	struct place *place = *state;
+	int64_t next;
+	begin_again(place, true);
+	plant(place, "INSERT INTO interactions (id, request_body, response_body) VALUES "
+	             "(9223372036854775807, 'q', '{}')");
+	assert_int_equal(spool_pass_damage(place->spool, false, INT64_MAX, INT64_MAX, &next), SPOOL_END);
+}
+
+/* Overwrites the page that a text stands in. */
+static void damage_page_of(struct place *place, const char *text)
+{
+	char *found = memmem(place->begin, place->begin_size, text, strlen(text));
+	assert_non_null(found);
+	memset((char *)place->begin + (found - (char *)place->begin) / 4096 * 4096, 0xA5, 4096);
+}
+
+static void reading_goes_on_behind_damaged_pages_and_ends_at_the_last(void **state)
+{
+	struct place *place = *state;
+	begin_again(place, true);
+	plant(place, "WITH RECURSIVE n(i) AS (SELECT 101 UNION ALL SELECT i + 1 FROM n LIMIT 300) INSERT "
+	             "INTO interactions (id, request_body, response_body) SELECT i, 'no. ' || i || "
+	             "hex(zeroblob(200)), '{}' FROM n");
+	keep_as_beginning(place);
+	damage_page_of(place, "no. 2000");
+	damage_page_of(place, "no. 4000");
+	begin_again(place, true);
+	int64_t from = SPOOL_FIRST_ID, next;
+	int read = 0, passed = 0;
+	for (;;) {
+		struct record record;
+		enum spool_status status = spool_next_record(place->spool, from, INT64_MAX, &record);
+		if (status == SPOOL_OK) {
+			from = record.id + 1;
+			read++;
+			continue;
+		}
+		if (status == SPOOL_END)
+			break;
+		assert_int_equal(status, SPOOL_DAMAGED);
+		passed++;
+		if (spool_pass_damage(place->spool, false, from, INT64_MAX, &next) != SPOOL_OK)
+			break;
+		assert_true(next > from);
+		from = next;
+	}
+	assert_int_equal(passed, 2);
+	assert_in_range(read, 300 + WAITING - 2 * 10, 300 + WAITING - 2);
+	assert_int_equal(spool_pass_damage(place->spool, false, 400, 400, &next), SPOOL_END);
+}
+
+static void rows_out_of_order_send_nobody_in_circles(void **state)
+{
+	struct place *place = *state;
+	begin_again(place, true);
+	char *root = ask(place, "SELECT rootpage FROM sqlite_master WHERE name = 'interactions'");
+	uint8_t *page = (uint8_t *)place->begin + 4096 * (atol(root) - 1), first[2];
+	free(root);
+	assert_int_equal(page[0], 0x0D);
+	unsigned last = 8 + 2 * ((unsigned)page[3] * 256 + page[4] - 1);
+	memcpy(first, page + 8, 2);
+	memcpy(page + 8, page + last, 2);
+	memcpy(page + last, first, 2);
+	begin_again(place, true);
+	int64_t from = SPOOL_FIRST_ID, next;
+	for (int steps = 0; steps < 40; steps++) {
+		struct spool_place found;
+		enum spool_status status = spool_next(place->spool, from, INT64_MAX, &found);
+		if (status == SPOOL_OK)
+			next = found.id + 1;
+		else if (status == SPOOL_END ||
+		         spool_pass_damage(place->spool, false, from, INT64_MAX, &next) != SPOOL_OK)
+			return;
+		assert_true(next > from);
+		from = next;
+	}
+	fail_msg("goes in circles");
+}
+
+static void a_file_without_auto_vacuum_keeps_its_pages(void **state)
+{
+	struct place *place = *state;
+	bool more = true;
+	begin_again(place, false);
+	remove_files(place);
+	execute(place->path, spool_schema());
+	execute(place->path, "PRAGMA application_id = 0x52636679; PRAGMA user_version = 1;"
+	        "INSERT INTO interactions (model_id, request_body, response_body) VALUES "
+	        "('m', zeroblob(4096 * 1100), '{}'); DELETE FROM interactions");
+	assert_int_equal(open_as(place, SPOOL_WORK), SPOOL_OK);
+	assert_true(spool_has_room(place->spool));
+	assert_int_equal(spool_shrink(place->spool, &more), SPOOL_OK);
+	assert_false(more);
+}
+
+static void an_import_is_kept_out_of_tables_that_are_not_the_schemas(void **state)
+{
+	struct place *place = *state;
+	begin_again(place, true);
+	spool_import_abort(place->spool);
+	plant(place, "CREATE TABLE a (x); CREATE TABLE b (x)");
+	assert_int_equal(spool_import_start(place->spool), SPOOL_OK);
+	assert_int_equal(spool_import_begin(place->spool), SPOOL_REFUSED);
+}
+
+static void each_statement_of_an_import_fails_in_turn(void **state)
+{
+	static const struct operation importing = { .name = "importing", .run = import, .once = true };
+	static const struct fault failures[] = {
+		{ .name = "damage", .sqlite = SQLITE_CORRUPT }, { .name = "a rule", .sqlite = SQLITE_CONSTRAINT },
+		{ .name = "a row too large", .sqlite = SQLITE_TOOBIG } };
+	static const char *const calls[] = { "step", "prepare" };
+	struct place *place = *state;
+	place->passing = false;
+	for (size_t i = 0; i < COUNT(failures); i++)
+		for (size_t j = 0; j < COUNT(calls); j++) {
+			bool struck = true;
+			for (int call = 0; struck; call++) {
+				faults.only = calls[j];
+				struck = attempt(place, &importing, &failures[i], call, false, "", "");
+			}
+		}
+}
+
+/* --- A salvage, in one place ---------------------------------------------- */
+
+static void a_sound_spool_is_left_alone_and_one_that_lacks_something_is_not(void **state)
+{
+	struct place *place = *state;
+	struct salvage_report report;
+	begin_again(place, true);
+	plant(place, "CREATE TABLE anybodys (x)");
+	spool_close(place->spool);
+	place->spool = NULL;
+	assert_int_equal(salvage(place, &report), SPOOL_OK);
+	assert_false(report.needed);
+	execute(place->path, "DROP TRIGGER interactions_check");
+	assert_int_equal(salvage(place, &report), SPOOL_OK);
+	assert_true(report.needed);
+	assert_int_equal(report.waiting, WAITING);
+	/* A storage that fails while it is looked at is a reason to read with care. */
+	for (int calls = 0; calls < 200; calls += 3) {
+		begin_again(place, false);
+		fail_after(calls % 2 ? &lasting[1] : &io, calls, false);
+		(void)salvage(place, &report);
+		if (!stop_failing())
+			break;
+		assert_int_equal(salvage(place, &report), SPOOL_OK);
+		assert_int_equal(open_as(place, SPOOL_WORK), SPOOL_OK);
+		char *count = ask(place, "SELECT count(*) FROM interactions");
+		assert_string_equal(count, "9");
+		free(count);
+	}
+}
+
+static void each_call_to_the_system_of_a_salvage_fails_in_turn(void **state)
+{
+	struct place *place = *state;
+	struct salvage_report report;
+	const struct fault alone[] = { { .name = "an I/O error", .system = EIO },
+		                       { .name = "no permission", .system = EACCES } };
+	begin_again(place, false);
+	damage_an_index(place);
+	begin_again(place, false);
+	assert_int_equal(salvage(place, &report), SPOOL_OK);
+	assert_int_equal(open_as(place, SPOOL_WORK), SPOOL_OK);
+	char *wanted = contents(place);
+	static const char *const calls[] = { "open", "fsync", "fdatasync", "link", "stat", "unlink",
+		                             "rename", "fcntl", "fstat", "sqlite3_close" };
+	for (size_t i = 0; i < COUNT(calls); i++) {
+		bool struck = true;
+		for (int call = 0; struck; call++) {
+			faults.only = calls[i];
+			struck = salvage_around(place, i == 9 ? &io : &alone[call % 2], call, false, false,
+			                        wanted);
+		}
+	}
+	free(wanted);
+}
+
+static void a_salvage_says_what_is_in_its_way(void **state)
+{
+	struct place *place = *state;
+	struct salvage_report report;
+	char name[700], wal[160];
+	const struct fault locked = { .name = "", .system = EAGAIN };
+	begin_again(place, true);
+	damage_an_index(place);
+	begin_again(place, false);
+	faults.only = "fcntl";
+	fail_after(&locked, 0, false); /* by somebody who has gone when it is asked who */
+	assert_int_equal(spool_salvage(place->path, WALL, 0, &report, &place->error), SPOOL_BUSY);
+	assert_true(stop_failing());
+	/* A name that is longer than SQLite's. */
+	int size = snprintf(name, sizeof name, "%s", place->folder);
+	while (size < 520)
+		size += snprintf(name + size, sizeof name - (size_t)size, "/.");
+	(void)snprintf(name + size, sizeof name - (size_t)size, "/spool.db");
+	assert_int_equal(spool_salvage(name, WALL, 0, &report, &place->error), SPOOL_IO);
+	assert_non_null(strstr(place->error.sentence, "too long"));
+	/* Another name of the file's, which no salvage gave it. */
+	(void)snprintf(name, sizeof name, "%s/another", place->folder);
+	assert_int_equal(link(place->path, name), 0);
+	assert_int_equal(salvage(place, &report), SPOOL_OK);
+	/* What somebody wrote beside it since a salvage was cut short is set aside, too. */
+	begin_again(place, false);
+	cut_a_salvage_short(place);
+	(void)snprintf(wal, sizeof wal, "%s-wal", place->path);
+	write_file(wal, "no log", 6);
+	assert_int_equal(salvage(place, &report), SPOOL_OK);
+	begin_again(place, false);
+	write_file(place->path, "", 0);
+	assert_int_equal(salvage(place, &report), SPOOL_FOREIGN);
+	((char *)place->begin)[63] = 99; /* user_version; and its tables cannot be read */
+	memset((char *)place->begin + 100, 0xA5, 100);
+	begin_again(place, false);
+	assert_int_equal(salvage(place, &report), SPOOL_NEWER);
+}
+
 int main(void)
 {
 #define HOLDS(test) cmocka_unit_test_setup_teardown(test, open_place, close_place)
@@ -846,6 +1270,23 @@ int main(void)
 		HOLDS(an_import_that_fails_has_added_nothing_and_can_be_repeated),
 		HOLDS(a_shrinking_that_fails_keeps_all),
 		HOLDS(a_salvage_that_fails_can_be_repeated_and_keeps_all),
+		HOLDS(each_answer_of_sqlite_is_told_apart),
+		HOLDS(the_fix_of_the_wal_reset_fault_is_known_by_its_versions),
+		HOLDS(an_opening_says_what_is_in_its_way),
+		HOLDS(a_name_that_means_something_in_a_uri_is_read_all_the_same),
+		HOLDS(limits_beyond_sqlites_own_are_cut),
+		HOLDS(who_is_not_root_changes_no_owner),
+		HOLDS(what_others_wrote_into_the_books_is_said),
+		HOLDS(a_fate_of_another_row_is_not_this_ones),
+		HOLDS(a_row_at_the_last_id_ends_the_search),
+		HOLDS(reading_goes_on_behind_damaged_pages_and_ends_at_the_last),
+		HOLDS(rows_out_of_order_send_nobody_in_circles),
+		HOLDS(a_file_without_auto_vacuum_keeps_its_pages),
+		HOLDS(an_import_is_kept_out_of_tables_that_are_not_the_schemas),
+		HOLDS(each_statement_of_an_import_fails_in_turn),
+		HOLDS(a_sound_spool_is_left_alone_and_one_that_lacks_something_is_not),
+		HOLDS(each_call_to_the_system_of_a_salvage_fails_in_turn),
+		HOLDS(a_salvage_says_what_is_in_its_way),
 	};
 	return cmocka_run_group_tests_name("spool failures", tests, NULL, NULL);
 }
