@@ -363,6 +363,7 @@ static enum spool_status probe(struct spool *spool, bool dead, int64_t from, int
 	int rc = sqlite3_step(row);
 	if (rc == SQLITE_ROW)
 		*id = sqlite3_column_int64(row, 0);
+	/* not covered: takes a page that lost its last row before one that is out of order */
 	if (rc == SQLITE_ROW && *id < from)
 		rc = SQLITE_CORRUPT;
 	enum spool_status status = rc == SQLITE_ROW    ? SPOOL_OK
@@ -643,7 +644,7 @@ static void count_reason(struct spool_ledger *ledger, const char *code)
 	while (at < ledger->reason_count && strcmp(ledger->reasons[at].code, code) != 0)
 		at++;
 	/* The last place is kept for what finds none. */
-	if (at == SPOOL_REASONS - 1 && strcmp(code, "other") != 0) {
+	if (at >= SPOOL_REASONS - 1 && strcmp(code, "other") != 0) {
 		count_reason(ledger, "other");
 		return;
 	}

@@ -37,6 +37,8 @@ static struct {
 	const char *where;         /* the function that failed first */
 	long kind;                 /* what statfs() says that a file system is; 0: what it is */
 	int version;               /* of SQLite; 0: what it is */
+	void (*meanwhile)(void *context); /* done while somebody waits */
+	void *context;
 	bool commoner;             /* geteuid() says that it is not root's process */
 } faults;
 
@@ -344,6 +346,8 @@ WRAP(uid_t, geteuid, (void))
 /* Nobody waits while something fails. */
 WRAP(int, nanosleep, (const struct timespec *wanted, struct timespec *left))
 {
+	if (faults.meanwhile != NULL)
+		faults.meanwhile(faults.context);
 	return faults.fault != NULL ? 0 : __real_nanosleep(wanted, left);
 }
 
