@@ -20,7 +20,7 @@ static int report_check(void *context, int columns, char **values, char **names)
 	struct examination *examination = context;
 	(void)columns;
 	(void)names;
-	if (values[0] != NULL && strcmp(values[0], "ok") != 0) {
+	if (strcmp(values[0], "ok") != 0) {
 		char sentence[512];
 		if (!examination->damaged) {
 			(void)snprintf(sentence, sizeof sentence, "%s: damaged: stop the agent, and run "
@@ -32,7 +32,7 @@ static int report_check(void *context, int columns, char **values, char **names)
 		/* One value may be several lines. */
 		for (char *rest = values[0], *line; (line = strsep(&rest, "\n")) != NULL;) {
 			(void)snprintf(sentence, sizeof sentence, "damage: %.300s", line);
-			if (*line != '\0' && strncmp(line, "***", 3) != 0)
+			if (strncmp(line, "***", 3) != 0)
 				examination->found(examination->context, sentence);
 		}
 	}
@@ -50,22 +50,20 @@ static int compare_objects(const struct examination *examination, sqlite3 *here,
 	int rc = sqlite3_prepare_v2(here, OBJECTS, -1, &mine, NULL);
 	if (rc == SQLITE_OK)
 		rc = sqlite3_prepare_v2(there,
-		                        "SELECT sql FROM sqlite_master WHERE type = ?1 AND name = ?2", -1,
-		                        &other, NULL);
+		                        "SELECT sql IS ?3 FROM sqlite_master "
+		                        "WHERE type = ?1 AND name = ?2", -1, &other, NULL);
 	while (rc == SQLITE_OK && (rc = sqlite3_step(mine)) == SQLITE_ROW) {
 		const char *type = (const char *)sqlite3_column_text(mine, 0);
 		const char *name = (const char *)sqlite3_column_text(mine, 1);
-		const char *sql = (const char *)sqlite3_column_text(mine, 2);
 		const char *wrong = NULL;
 		(void)sqlite3_bind_text(other, 1, type, -1, SQLITE_TRANSIENT);
 		(void)sqlite3_bind_text(other, 2, name, -1, SQLITE_TRANSIENT);
+		(void)sqlite3_bind_value(other, 3, sqlite3_column_value(mine, 2));
 		rc = sqlite3_step(other);
 		if (rc == SQLITE_DONE) {
 			wrong = here_is_model ? "is missing" : "is not part of a spool";
-		} else if (rc == SQLITE_ROW && here_is_model) {
-			const char *theirs = (const char *)sqlite3_column_text(other, 0);
-			if (sql != NULL && (theirs == NULL || strcmp(sql, theirs) != 0))
-				wrong = "is not as this version's schema has it";
+		} else if (rc == SQLITE_ROW && here_is_model && sqlite3_column_int(other, 0) == 0) {
+			wrong = "is not as this version's schema has it";
 		}
 		if (rc == SQLITE_DONE || rc == SQLITE_ROW)
 			rc = sqlite3_reset(other);

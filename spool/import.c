@@ -50,7 +50,7 @@ static void note_difference(void *context, const char *sentence)
 enum spool_status spool_import_begin(struct spool *spool)
 {
 	struct spool_error difference = { .status = SPOOL_OK };
-	enum spool_status status = spool_run(spool, BEGIN_WRITE);
+	enum spool_status status = spool_begin(spool, BEGIN_WRITE);
 	if (status != SPOOL_OK)
 		return status;
 	status = spool_compare_schema(spool, note_difference, &difference);
@@ -116,8 +116,7 @@ static enum spool_status run_line(struct spool *spool, sqlite3_stmt *row, bool *
 		          sqlite3_errmsg(spool->db));
 		rc = SQLITE_DONE;
 	}
-	enum spool_status status = rc == SQLITE_DONE || rc == SQLITE_ROW ? SPOOL_OK
-	                                                                 : spool_fail(spool, rc);
+	enum spool_status status = rc == SQLITE_DONE ? SPOOL_OK : spool_fail(spool, rc);
 	(void)sqlite3_reset(row);
 	(void)sqlite3_clear_bindings(row); /* they were borrowed */
 	return status;
@@ -230,8 +229,7 @@ static bool is_uuid(const struct spool_value *value)
 	if (value->kind != VALUE_TEXT || value->text.size != RECORD_UUID_SIZE)
 		return false;
 	for (size_t i = 0; i < value->text.size; i++)
-		if (strchr("0123456789abcdef", value->text.bytes[i]) == NULL ||
-		    value->text.bytes[i] == '\0')
+		if (memchr("0123456789abcdef", value->text.bytes[i], 16) == NULL)
 			return false;
 	return true;
 }

@@ -3,6 +3,7 @@
 #define SPOOL_INTERNAL_H
 
 #include <sqlite3.h>
+#include <time.h>
 
 #include "spool/spool.h"
 
@@ -112,6 +113,9 @@ sqlite3_stmt *spool_statement(struct spool *spool, enum query query);
 enum spool_status spool_finish(struct spool *spool, sqlite3_stmt *bound);
 enum spool_status spool_run(struct spool *spool, enum query query);
 
+/* Begins a transaction, BEGIN_READ or BEGIN_WRITE; one that could not be ended is given up. */
+enum spool_status spool_begin(struct spool *spool, enum query query);
+
 /* A row by its id, read into `record`; `*row` is left on it. */
 enum spool_status spool_load_row(struct spool *spool, enum query query, int64_t id,
                                  struct record *record, sqlite3_stmt **row);
@@ -144,6 +148,9 @@ enum spool_status spool_forget_receipts(struct spool *spool, struct spool_change
 enum spool_status spool_time_dead(struct spool *spool, int64_t wall);
 enum spool_status spool_next_expired(struct spool *spool, int64_t before, int64_t *id);
 
+/* The folder that `path` is in. */
+void spool_folder_of(const char *path, char into[PATH_MAX]);
+
 /* Creates an empty file at `path`, if there is none, with a spool's owner and mode. */
 enum spool_status spool_create_file(const char *path, struct spool_error *error);
 
@@ -152,6 +159,10 @@ enum spool_status spool_create_file(const char *path, struct spool_error *error)
 #define SEAL_AT 18
 #define SEAL 'S'
 #define SEAL_NONE 2 /* SQLite writes to a file with this, or less */
+
+/* The moment in so many ms, by a clock that nobody sets; and whether one has come. */
+struct timespec spool_deadline(int ms);
+bool spool_is_past(const struct timespec *end);
 
 /* Locks are waited for as spool_open() has it. */
 void spool_restore_patience(struct spool *spool);

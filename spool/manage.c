@@ -121,20 +121,12 @@ enum spool_status spool_overwrite(struct spool *spool, bool wanted)
 	return rc == SQLITE_OK ? SPOOL_OK : spool_fail(spool, rc);
 }
 
-struct deadline {
-	struct timespec end;
-};
-
-static int wait_until(void *context, int waits)
+static int wait_until(void *end, int waits)
 {
-	const struct deadline *deadline = context;
 	const struct timespec moment = { 0, 1000000 };
-	struct timespec now;
 	(void)waits;
 	(void)nanosleep(&moment, NULL);
-	return clock_gettime(CLOCK_MONOTONIC, &now) == 0 &&
-	       (now.tv_sec < deadline->end.tv_sec ||
-	        (now.tv_sec == deadline->end.tv_sec && now.tv_nsec < deadline->end.tv_nsec));
+	return !spool_is_past(end);
 }
 
 enum spool_status spool_empty_log(struct spool *spool, int64_t wall, int patience)
@@ -145,14 +137,11 @@ enum spool_status spool_empty_log(struct spool *spool, int64_t wall, int patienc
 	char when[24];
 	(void)snprintf(when, sizeof when, "%" PRId64, wall);
 	struct spool_change note = { .kind = CHANGE_NOTE, .name = "purged_at", .value = when };
-	struct deadline deadline;
+	struct timespec end = spool_deadline(patience);
 	sqlite3_stmt *unfinished = NULL;
 	while ((unfinished = sqlite3_next_stmt(spool->db, unfinished)) != NULL)
 		(void)sqlite3_reset(unfinished);
-	if (clock_gettime(CLOCK_MONOTONIC, &deadline.end) != 0)
-		return SPOOL_IO;
-	deadline.end.tv_sec += patience / 1000;
-	(void)sqlite3_busy_handler(spool->db, wait_until, &deadline);
+	(void)sqlite3_busy_handler(spool->db, wait_until, &end);
 	spool->checkpoint_frames = INT32_MAX; /* none of the ordinary kind in between */
 	enum spool_status status = spool_apply(spool, &note, 1, wall);
 	if (status == SPOOL_OK) {

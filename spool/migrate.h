@@ -17,14 +17,13 @@
 enum schema_state {
 	SCHEMA_EMPTY,   /* nothing: a new file, or one whose creation was cut short */
 	SCHEMA_CURRENT,
-	SCHEMA_OLDER,
 	SCHEMA_NEWER,
 	SCHEMA_FOREIGN,
-	SCHEMA_UNREADABLE /* the SQLite error is on the connection */
+	SCHEMA_UNREADABLE /* and `*rc` is SQLite's result code */
 };
-enum schema_state schema_look(sqlite3 *db);
+enum schema_state schema_look(sqlite3 *db, int *rc);
 
-/* Brings an empty or older file to SCHEMA_VERSION. Safe beside another process
+/* Brings an empty file to SCHEMA_VERSION; there is no older one yet. Safe beside another process
  * that does the same. Returns a SQLite result code. */
 int schema_migrate(sqlite3 *db);
 

@@ -81,14 +81,11 @@ static bool is_network_file_system(const char *path)
 	return false;
 }
 
-static char *folder_of(const char *path)
+void spool_folder_of(const char *path, char into[PATH_MAX])
 {
-	char *copy = strdup(path);
-	if (copy == NULL)
-		return NULL;
-	char *folder = strdup(dirname(copy));
-	free(copy);
-	return folder;
+	char copy[PATH_MAX]; /* dirname() writes into it */
+	(void)snprintf(copy, sizeof copy, "%s", path);
+	(void)snprintf(into, PATH_MAX, "%s", dirname(copy));
 }
 
 /* The agent's user owns the folder, and so the spool, whoever made it; producers of the
@@ -96,9 +93,9 @@ static char *folder_of(const char *path)
 static bool set_access(int file, const char *path)
 {
 	struct stat about, around;
-	char *folder = folder_of(path);
-	bool known = folder != NULL && stat(folder, &around) == 0;
-	free(folder);
+	char folder[PATH_MAX];
+	spool_folder_of(path, folder);
+	bool known = stat(folder, &around) == 0;
 	if (fstat(file, &about) != 0)
 		return false;
 	if (geteuid() == 0 && known &&
@@ -118,21 +115,21 @@ enum spool_status spool_create_file(const char *path, struct spool_error *error)
 		return SPOOL_OK;
 	if (file < 0) {
 		int reason = errno;
-		char *folder = folder_of(path);
+		char folder[PATH_MAX];
 		struct stat about;
-		if (reason == ENOENT && folder != NULL)
+		spool_folder_of(path, folder);
+		if (reason == ENOENT)
 			spool_say(error, SPOOL_NO_FOLDER,
 			    "%s: cannot be created, for there is no folder %s; create it first", path,
 			    folder);
 		else if (reason == ENOSPC || reason == EDQUOT)
 			spool_say(error, SPOOL_FULL, "%s: cannot be created: %s", path, strerror(reason));
-		else if (reason == ENOTDIR || (folder != NULL && stat(folder, &about) != 0))
+		else if (reason == ENOTDIR || stat(folder, &about) != 0)
 			spool_say(error, SPOOL_NO_FOLDER, "%s: cannot be created: %s", path, strerror(reason));
 		else
 			spool_say(error, SPOOL_DENIED,
 			    "%s: cannot be created: %s (the agent's user needs write permission on "
 			    "the folder)", path, strerror(reason));
-		free(folder);
 		return error->status;
 	}
 	bool made = set_access(file, path);
@@ -253,10 +250,9 @@ static int configure(struct spool *spool, enum spool_mode mode)
 static bool is_unchanging(const char *path)
 {
 	struct stat about;
-	char *wal = sqlite3_mprintf("%s-wal", path);
-	bool empty = wal != NULL && (stat(wal, &about) == 0 ? about.st_size == 0 : errno == ENOENT);
-	sqlite3_free(wal);
-	return empty;
+	char wal[PATH_MAX + 32];
+	(void)snprintf(wal, sizeof wal, "%s-wal", path);
+	return stat(wal, &about) == 0 ? about.st_size == 0 : errno == ENOENT;
 }
 
 static int open_unchanging(const char *path, sqlite3 **db)
@@ -309,10 +305,8 @@ static int make_schema(sqlite3 *db)
 {
 	int rc = SQLITE_BUSY;
 	for (int waits = 0; rc == SQLITE_BUSY && wait_for_lock(NULL, waits); waits++) {
-		if (schema_look(db) == SCHEMA_CURRENT)
+		if (schema_look(db, &rc) == SCHEMA_CURRENT)
 			return SQLITE_OK;
-		if (!sqlite3_get_autocommit(db))
-			(void)sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL); /* of a look that failed */
 		/* Both only take hold before the first table; the order matters too. */
 		rc = sqlite3_exec(db, "PRAGMA auto_vacuum = INCREMENTAL", NULL, NULL, NULL);
 		if (rc == SQLITE_OK)
@@ -324,10 +318,10 @@ static int make_schema(sqlite3 *db)
 }
 
 /* SQLite takes a file of one byte for an empty one. */
-static bool is_really_empty(const char *path)
+static bool has_one_byte(const char *path)
 {
 	struct stat about;
-	return stat(path, &about) == 0 && about.st_size != 1;
+	return stat(path, &about) == 0 && about.st_size == 1;
 }
 
 /* Brings the schema to this program's version, or says why not. */
@@ -335,11 +329,11 @@ static enum spool_status settle_schema(struct spool *spool, enum spool_mode mode
                                        struct spool_error *error)
 {
 	int rc;
-	enum schema_state state = schema_look(spool->db);
+	enum schema_state state = schema_look(spool->db, &rc);
 	/* Perhaps somebody is making it at this moment. */
 	for (int waits = 0; state == SCHEMA_EMPTY && mode != SPOOL_CREATE &&
-	                    is_really_empty(spool->path) && wait_for_lock(NULL, waits); waits++)
-		state = schema_look(spool->db);
+	                    !has_one_byte(spool->path) && wait_for_lock(NULL, waits); waits++)
+		state = schema_look(spool->db, &rc);
 	switch (state) {
 	case SCHEMA_CURRENT:
 		return SPOOL_OK;
@@ -352,9 +346,9 @@ static enum spool_status settle_schema(struct spool *spool, enum spool_mode mode
 		    "it was left as it is, upgrade the program", spool->path);
 		return SPOOL_NEWER;
 	case SCHEMA_UNREADABLE:
-		return spool_explain(error, spool->path, spool->db, sqlite3_errcode(spool->db));
+		return spool_explain(error, spool->path, spool->db, rc);
 	case SCHEMA_EMPTY:
-		if (!is_really_empty(spool->path)) {
+		if (has_one_byte(spool->path)) {
 			spool_say(error, SPOOL_FOREIGN, "%s: this file is not a spool, nor any SQLite "
 			          "database; it was left as it is", spool->path);
 			return SPOOL_FOREIGN;
@@ -366,11 +360,6 @@ static enum spool_status settle_schema(struct spool *spool, enum spool_mode mode
 		}
 		rc = make_schema(spool->db);
 		return rc == SQLITE_OK ? SPOOL_OK : spool_explain(error, spool->path, spool->db, rc);
-	case SCHEMA_OLDER:
-		if (mode == SPOOL_READ)
-			return SPOOL_OK;
-		rc = schema_migrate(spool->db);
-		return rc == SQLITE_OK ? SPOOL_OK : spool_explain(error, spool->path, spool->db, rc);
 	}
 	return SPOOL_OK;
 }
@@ -381,11 +370,13 @@ static bool is_sealed(struct spool *spool)
 {
 	sqlite3_file *file = NULL;
 	unsigned char byte = 0;
-	return sqlite3_file_control(spool->db, "main", SQLITE_FCNTL_FILE_POINTER, &file) ==
-	               SQLITE_OK &&
-	       file != NULL && file->pMethods != NULL &&
-	       file->pMethods->xRead(file, &byte, 1, SEAL_AT) == SQLITE_OK &&
-	       (byte == SEAL || (byte > SEAL_NONE && sqlite3_db_readonly(spool->db, "main") == 1));
+	if (sqlite3_file_control(spool->db, "main", SQLITE_FCNTL_FILE_POINTER, &file) != SQLITE_OK)
+		return false;
+	/* not covered: only a name that SQLite takes for another thing leads to no file */
+	if (file->pMethods == NULL)
+		return false;
+	(void)file->pMethods->xRead(file, &byte, 1, SEAL_AT); /* else the next read fails, too */
+	return byte > SEAL_NONE;
 }
 
 static enum spool_status run_sql(struct spool *spool, const char *sql)

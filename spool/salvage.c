@@ -16,7 +16,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,10 +33,14 @@
 #define SHARED_AT (LOCKS_AT + 2)
 #define SHARED_SIZE 510
 
+/* SQLite opens no longer one, and every name that is made of it fits into PATH_MAX. */
+#define PATH_LONGEST 512
+
 struct salvage {
 	const char *path;
 	char building[PATH_MAX]; /* the new file's name while it is made */
 	int file, wal;           /* the damaged file's; -1: none */
+	bool empty;              /* that file is */
 	bool repeated;           /* an earlier salvage gave it its second name already */
 	int64_t wall;
 	struct salvage_report *report;
@@ -58,10 +61,10 @@ static bool fail(struct salvage *salvage, enum spool_status status, const char *
 	return false;
 }
 
-static bool name_with(char into[PATH_MAX], const char *path, const char *ending)
+/* It fits: see PATH_LONGEST. */
+static void name_with(char into[PATH_MAX], const char *path, const char *ending)
 {
-	int size = snprintf(into, PATH_MAX, "%s%s", path, ending);
-	return size > 0 && size < PATH_MAX;
+	(void)snprintf(into, PATH_MAX, "%.4000s%.40s", path, ending);
 }
 
 /* --- Is there anything to do -------------------------------------------- */
@@ -77,7 +80,7 @@ static int note_check(void *context, int columns, char **values, char **names)
 {
 	(void)columns;
 	(void)names;
-	if (values[0] == NULL || strcmp(values[0], "ok") != 0)
+	if (strcmp(values[0], "ok") != 0)
 		*(bool *)context = true;
 	return 0;
 }
@@ -139,6 +142,7 @@ static bool say_who(struct salvage *salvage)
 	(void)snprintf(name, sizeof name, "/proc/%ld/comm", (long)holder);
 	FILE *file = holder > 0 ? fopen(name, "re") : NULL;
 	if (file != NULL) {
+		/* not covered: it has ended since */
 		if (fgets(command, sizeof command, file) == NULL)
 			(void)snprintf(command, sizeof command, "another program");
 		command[strcspn(command, "\n")] = '\0';
@@ -164,7 +168,7 @@ static bool shut_out(struct salvage *salvage, int patience)
 		if (lock_bytes(salvage->file, F_OFD_SETLK, LOCKS_AT, 1, NULL) == 0 &&
 		    lock_bytes(salvage->file, F_OFD_SETLK, LOCKS_AT, LOCKS_SIZE, NULL) == 0)
 			return true;
-		if (errno != EAGAIN && errno != EACCES)
+		if (errno != EAGAIN)
 			return fail(salvage, SPOOL_IO, "cannot be locked", salvage->path);
 		if (waited >= patience)
 			return say_who(salvage);
@@ -177,29 +181,23 @@ static bool shut_out(struct salvage *salvage, int patience)
 /* The second name that a salvage, cut short, gave the file; false: it has none. */
 static bool find_second_name(struct salvage *salvage, const struct stat *about)
 {
-	char *folder_copy = strdup(salvage->path), *base_copy = strdup(salvage->path);
+	char name[PATH_MAX], start[NAME_MAX + 16];
+	const struct dirent *entry;
+	const char *slash = strrchr(salvage->path, '/');
 	bool found = false;
-	DIR *folder = NULL;
-	if (folder_copy != NULL && base_copy != NULL && about->st_nlink > 1)
-		folder = opendir(dirname(folder_copy));
-	if (folder != NULL) {
-		char start[NAME_MAX + 16];
-		(void)snprintf(start, sizeof start, "%s.damaged-", basename(base_copy));
-		const struct dirent *entry;
-		while (!found && (entry = readdir(folder)) != NULL) {
-			struct stat other;
-			size_t length = strlen(start);
-			if (entry->d_ino != about->st_ino || strncmp(entry->d_name, start, length) != 0)
-				continue;
-			int size = snprintf(salvage->report->aside, PATH_MAX, "%s.damaged-%s",
-			                    salvage->path, entry->d_name + length);
-			found = size < PATH_MAX && stat(salvage->report->aside, &other) == 0 &&
-			        other.st_ino == about->st_ino && other.st_dev == about->st_dev;
-		}
-		(void)closedir(folder);
+	spool_folder_of(salvage->path, name);
+	DIR *folder = about->st_nlink > 1 ? opendir(name) : NULL;
+	if (folder == NULL)
+		return false;
+	(void)snprintf(start, sizeof start, "%s.damaged-", slash != NULL ? slash + 1 : salvage->path);
+	while (!found && (entry = readdir(folder)) != NULL) {
+		size_t length = strlen(start);
+		found = entry->d_ino == about->st_ino && strncmp(entry->d_name, start, length) == 0;
+		if (found)
+			(void)snprintf(salvage->report->aside, PATH_MAX, "%s.damaged-%s", salvage->path,
+			               entry->d_name + length);
 	}
-	free(folder_copy);
-	free(base_copy);
+	(void)closedir(folder);
 	return found;
 }
 
@@ -210,12 +208,11 @@ static bool open_files(struct salvage *salvage)
 	salvage->file = open(salvage->path, O_RDWR | O_CLOEXEC);
 	if (salvage->file < 0 || fstat(salvage->file, &about) != 0)
 		return fail(salvage, SPOOL_DENIED, "cannot be opened", salvage->path);
+	salvage->empty = about.st_size == 0;
 	salvage->repeated = find_second_name(salvage, &about);
-	if (!name_with(name, salvage->path, "-wal"))
-		return fail(salvage, SPOOL_IO, "its name is too long", salvage->path);
-	if (salvage->repeated && (stat(name, &about) != 0 || about.st_size == 0) &&
-	    !name_with(name, salvage->report->aside, "-wal"))
-		return fail(salvage, SPOOL_IO, "its name is too long", salvage->path);
+	name_with(name, salvage->path, "-wal");
+	if (salvage->repeated && (stat(name, &about) != 0 || about.st_size == 0))
+		name_with(name, salvage->report->aside, "-wal");
 	salvage->wal = open(name, O_RDONLY | O_CLOEXEC);
 	if (salvage->wal < 0 && errno != ENOENT)
 		return fail(salvage, SPOOL_DENIED, "cannot be opened", name);
@@ -224,13 +221,16 @@ static bool open_files(struct salvage *salvage)
 
 /* --- The new file ------------------------------------------------------- */
 
-static void remove_unfinished(const struct salvage *salvage)
+/* What was left of an unfinished one must not be taken for the new file's beginning. */
+static bool remove_unfinished(const struct salvage *salvage)
 {
 	char name[PATH_MAX];
-	(void)unlink(salvage->building);
-	for (size_t i = 0; i < ENDINGS; i++)
-		if (name_with(name, salvage->building, endings[i]))
-			(void)unlink(name);
+	bool removed = unlink(salvage->building) == 0 || errno == ENOENT;
+	for (size_t i = 0; removed && i < ENDINGS; i++) {
+		name_with(name, salvage->building, endings[i]);
+		removed = unlink(name) == 0 || errno == ENOENT;
+	}
+	return removed;
 }
 
 static bool say_rescue(struct salvage *salvage, sqlite3 *to, enum rescue_result result)
@@ -281,12 +281,10 @@ static bool build(struct salvage *salvage)
 {
 	struct pages pages;
 	sqlite3 *to = NULL;
-	remove_unfinished(salvage);
-	if (!pages_open(&pages, salvage->file, salvage->wal)) {
-		struct stat about;
-		bool empty = fstat(salvage->file, &about) == 0 && about.st_size == 0;
-		return say_rescue(salvage, NULL, empty ? RESCUE_FOREIGN : RESCUE_NO_MEMORY);
-	}
+	if (!remove_unfinished(salvage))
+		return fail(salvage, SPOOL_DENIED, "cannot be taken away", salvage->building);
+	if (!pages_open(&pages, salvage->file, salvage->wal))
+		return say_rescue(salvage, NULL, salvage->empty ? RESCUE_FOREIGN : RESCUE_NO_MEMORY);
 	bool built = spool_create_file(salvage->building, salvage->error) == SPOOL_OK;
 	if (built && sqlite3_open_v2(salvage->building, &to, SQLITE_OPEN_READWRITE, NULL) != SQLITE_OK)
 		built = say_rescue(salvage, to, RESCUE_UNWRITTEN);
@@ -302,7 +300,7 @@ static bool build(struct salvage *salvage)
 			(void)close(file);
 	}
 	if (!built)
-		remove_unfinished(salvage);
+		(void)remove_unfinished(salvage);
 	return built;
 }
 
@@ -310,9 +308,9 @@ static bool build(struct salvage *salvage)
 
 static bool sync_folder(struct salvage *salvage)
 {
-	char *copy = strdup(salvage->path);
-	int folder = copy != NULL ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-	free(copy);
+	char name[PATH_MAX];
+	spool_folder_of(salvage->path, name);
+	int folder = open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	bool synced = folder >= 0 && fsync(folder) == 0;
 	if (!synced)
 		(void)fail(salvage, SPOOL_IO, "its folder cannot be brought to the disk", salvage->path);
@@ -328,10 +326,10 @@ static bool link_damaged(struct salvage *salvage)
 		time_t moment = (time_t)second;
 		struct tm parts;
 		char when[32];
-		if (localtime_r(&moment, &parts) == NULL ||
-		    strftime(when, sizeof when, ".damaged-%Y%m%dT%H%M%S", &parts) == 0 ||
-		    !name_with(salvage->report->aside, salvage->path, when))
-			return fail(salvage, SPOOL_IO, "its name is too long", salvage->path);
+		/* No int64_t of ms is too far off for these. */
+		(void)localtime_r(&moment, &parts);
+		(void)strftime(when, sizeof when, ".damaged-%Y%m%dT%H%M%S", &parts);
+		name_with(salvage->report->aside, salvage->path, when);
 		if (link(salvage->path, salvage->report->aside) == 0)
 			return true;
 		if (errno != EEXIST)
@@ -346,17 +344,15 @@ static bool link_others(struct salvage *salvage)
 	for (size_t i = 0; i < ENDINGS; i++) {
 		char from[PATH_MAX], to[PATH_MAX];
 		struct stat about, other;
-		if (!name_with(from, salvage->path, endings[i]) ||
-		    !name_with(to, salvage->report->aside, endings[i]))
-			return fail(salvage, SPOOL_IO, "its name is too long", salvage->path);
+		name_with(from, salvage->path, endings[i]);
+		name_with(to, salvage->report->aside, endings[i]);
 		if (stat(from, &about) != 0)
 			continue;
 		/* What came since an earlier salvage was cut short is set aside beside the rest. */
 		for (int more = 2; stat(to, &other) == 0 && other.st_ino != about.st_ino; more++) {
 			char ending[32];
 			(void)snprintf(ending, sizeof ending, "%s.%d", endings[i], more);
-			if (!name_with(to, salvage->report->aside, ending))
-				return fail(salvage, SPOOL_IO, "its name is too long", salvage->path);
+			name_with(to, salvage->report->aside, ending);
 		}
 		if (link(from, to) != 0 && errno != EEXIST)
 			return fail(salvage, SPOOL_DENIED, "cannot be given the name that it is to be set "
@@ -376,7 +372,8 @@ static bool unlink_others(struct salvage *salvage)
 {
 	for (size_t i = 0; i < ENDINGS; i++) {
 		char name[PATH_MAX];
-		if (name_with(name, salvage->path, endings[i]) && unlink(name) != 0 && errno != ENOENT)
+		name_with(name, salvage->path, endings[i]);
+		if (unlink(name) != 0 && errno != ENOENT)
 			return fail(salvage, SPOOL_DENIED, "cannot be taken away", name);
 	}
 	return true;
@@ -407,10 +404,14 @@ enum spool_status spool_salvage(const char *path, int64_t wall, int patience,
 		return status;
 	}
 	report->needed = true;
-	bool done = name_with(salvage.building, path, "-salvage") ||
-	            fail(&salvage, SPOOL_IO, "its name is too long", path);
-	done = done && open_files(&salvage) && shut_out(&salvage, patience) && build(&salvage) &&
-	       change_places(&salvage);
+	if (strlen(path) > PATH_LONGEST) {
+		errno = ENAMETOOLONG;
+		(void)fail(&salvage, SPOOL_IO, "cannot be opened", path);
+		return error->status;
+	}
+	name_with(salvage.building, path, "-salvage");
+	bool done = open_files(&salvage) && shut_out(&salvage, patience) && build(&salvage) &&
+	            change_places(&salvage);
 	if (salvage.wal >= 0)
 		(void)close(salvage.wal);
 	if (salvage.file >= 0)

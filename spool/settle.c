@@ -436,7 +436,7 @@ static enum spool_status apply_all(struct spool *spool, struct spool_change *cha
                                    struct tally *tally)
 {
 	bool keyed = false;
-	enum spool_status status = spool_run(spool, BEGIN_WRITE);
+	enum spool_status status = spool_begin(spool, BEGIN_WRITE);
 	if (status != SPOOL_OK)
 		return status;
 	for (size_t i = 0; status == SPOOL_OK && i < count; i++) {
@@ -463,7 +463,7 @@ static void mark_delivered(struct spool *spool, int64_t id)
 {
 	struct spool_error first = spool->error;
 	sqlite3_stmt *bound = NULL;
-	if (spool_run(spool, BEGIN_WRITE) == SPOOL_OK) {
+	if (spool_begin(spool, BEGIN_WRITE) == SPOOL_OK) {
 		enum spool_status status = SPOOL_DAMAGED;
 		bound = spool_statement(spool, SET_ATTEMPTS);
 		if (bound != NULL) {
@@ -491,7 +491,7 @@ static enum spool_status apply_bare(struct spool *spool, struct spool_change *ch
 		return SPOOL_OK;
 	}
 	if (status == SPOOL_OK) {
-		status = spool_run(spool, BEGIN_WRITE);
+		status = spool_begin(spool, BEGIN_WRITE);
 		if (status == SPOOL_OK)
 			status = end_write(spool, forgive(count_fates(spool, &tally)));
 	}
@@ -538,30 +538,17 @@ enum spool_status spool_apply(struct spool *spool, struct spool_change *changes,
 
 /* --- Giving space back --------------------------------------------------- */
 
-static enum spool_status free_pages(struct spool *spool, int64_t *count)
-{
-	*count = 0;
-	sqlite3_stmt *row = spool_statement(spool, FREE_PAGES);
-	if (row == NULL)
-		return spool->error.status;
-	int rc = sqlite3_step(row);
-	if (rc == SQLITE_ROW)
-		*count = sqlite3_column_int64(row, 0);
-	(void)sqlite3_reset(row);
-	return rc == SQLITE_ROW || rc == SQLITE_DONE ? SPOOL_OK : spool_fail(spool, rc);
-}
-
 bool spool_has_room(struct spool *spool)
 {
 	int64_t count;
-	return free_pages(spool, &count) == SPOOL_OK && count > SHRINK_KEEP;
+	return spool_one_number(spool, FREE_PAGES, 0, &count) == SPOOL_OK && count > SHRINK_KEEP;
 }
 
 enum spool_status spool_shrink(struct spool *spool, bool *more)
 {
 	int64_t before, after = 0;
 	*more = false;
-	enum spool_status status = free_pages(spool, &before);
+	enum spool_status status = spool_one_number(spool, FREE_PAGES, 0, &before);
 	if (status != SPOOL_OK || before <= SHRINK_KEEP)
 		return status;
 	sqlite3_stmt *step = spool_statement(spool, SHRINK);
@@ -574,7 +561,7 @@ enum spool_status spool_shrink(struct spool *spool, bool *more)
 	(void)sqlite3_reset(step);
 	if (rc != SQLITE_DONE)
 		return spool_fail(spool, rc);
-	status = free_pages(spool, &after);
+	status = spool_one_number(spool, FREE_PAGES, 0, &after);
 	/* A file made without auto_vacuum keeps its pages. */
 	*more = status == SPOOL_OK && after < before && after > SHRINK_KEEP;
 	/* The file becomes shorter with the checkpoint. */

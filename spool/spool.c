@@ -175,8 +175,7 @@ void spool_say(struct spool_error *error, enum spool_status status, const char *
 enum spool_status spool_explain(struct spool_error *error, const char *path, sqlite3 *db,
                                  int rc)
 {
-	int system = db != NULL ? sqlite3_system_errno(db) : 0;
-	int extended = db != NULL ? sqlite3_extended_errcode(db) : rc;
+	int system = sqlite3_system_errno(db), extended = sqlite3_extended_errcode(db);
 
 	switch (rc & 0xff) {
 	case SQLITE_BUSY:
@@ -208,7 +207,7 @@ enum spool_status spool_explain(struct spool_error *error, const char *path, sql
 	case SQLITE_CONSTRAINT:
 	case SQLITE_MISMATCH:
 		spool_say(error, SPOOL_REFUSED, "%s: its tables are not as the agent made them (%s); see "
-		    "'reconify-agent check'", path, db != NULL ? sqlite3_errmsg(db) : "no connection");
+		    "'reconify-agent check'", path, sqlite3_errmsg(db));
 		break;
 	case SQLITE_TOOBIG:
 		spool_say(error, SPOOL_TOO_BIG, "%s: a record is larger than max_record", path);
@@ -268,7 +267,7 @@ enum spool_status spool_finish(struct spool *spool, sqlite3_stmt *bound)
 {
 	int rc = sqlite3_step(bound);
 	enum spool_status status = SPOOL_OK;
-	if (rc != SQLITE_DONE && rc != SQLITE_ROW)
+	if (rc != SQLITE_DONE)
 		status = spool_fail(spool, rc);
 	(void)sqlite3_reset(bound);
 	return status;
@@ -312,9 +311,17 @@ struct number spool_column_number(sqlite3_stmt *row, int column)
 
 /* --- Reading ------------------------------------------------------------ */
 
+enum spool_status spool_begin(struct spool *spool, enum query query)
+{
+	/* No memory, say, may have kept the one before from its end. */
+	if (!sqlite3_get_autocommit(spool->db))
+		(void)spool_run(spool, ROLLBACK);
+	return spool_run(spool, query);
+}
+
 enum spool_status spool_begin_read(struct spool *spool)
 {
-	enum spool_status status = spool_run(spool, BEGIN_READ);
+	enum spool_status status = spool_begin(spool, BEGIN_READ);
 	spool->no_attempts = false;
 	if (status != SPOOL_OK)
 		return status;
@@ -344,22 +351,35 @@ void spool_end_read(struct spool *spool)
 		(void)spool_run(spool, COMMIT);
 }
 
-/* The id of a row whose app or session alone is above the row limit. */
-static enum spool_status find_too_big(struct spool *spool, int64_t from, int64_t to,
-                                      struct spool_place *place)
+/* Whether some row from `from` on can be found by its id alone, and which is the first. */
+static enum spool_status probe(struct spool *spool, bool dead, int64_t from, int64_t to,
+                               int64_t *id)
 {
-	sqlite3_stmt *row = spool_statement(spool, NEXT_ID);
+	sqlite3_stmt *row = spool_statement(spool, dead ? NEXT_DEAD_ID : NEXT_ID);
 	if (row == NULL)
 		return spool->error.status;
 	(void)sqlite3_bind_int64(row, 1, from);
 	(void)sqlite3_bind_int64(row, 2, to);
 	int rc = sqlite3_step(row);
-	if (rc == SQLITE_ROW && sqlite3_column_int64(row, 0) < from)
+	if (rc == SQLITE_ROW)
+		*id = sqlite3_column_int64(row, 0);
+	/* not covered: takes a page that lost its last row before one that is out of order */
+	if (rc == SQLITE_ROW && *id < from)
 		rc = SQLITE_CORRUPT;
-	enum spool_status status = rc == SQLITE_ROW ? SPOOL_TOO_BIG : spool_fail(spool, rc);
-	*place = (struct spool_place){ .id = rc == SQLITE_ROW ? sqlite3_column_int64(row, 0) : from };
+	enum spool_status status = rc == SQLITE_ROW    ? SPOOL_OK
+	                           : rc == SQLITE_DONE ? SPOOL_END
+	                                               : spool_fail(spool, rc);
 	(void)sqlite3_reset(row);
 	return status;
+}
+
+/* The id of a row whose app or session alone is above the row limit. */
+static enum spool_status find_too_big(struct spool *spool, int64_t from, int64_t to,
+                                      struct spool_place *place)
+{
+	*place = (struct spool_place){ .id = from };
+	enum spool_status status = probe(spool, false, from, to, &place->id);
+	return status == SPOOL_OK ? SPOOL_TOO_BIG : status;
 }
 
 void spool_read_record(sqlite3_stmt *row, struct record *record)
@@ -460,27 +480,6 @@ enum spool_status spool_next_record(struct spool *spool, int64_t from, int64_t t
 	return status;
 }
 
-/* Whether some row from `from` on can be found by its id alone, and which is the first. */
-static enum spool_status probe(struct spool *spool, bool dead, int64_t from, int64_t to,
-                               int64_t *id)
-{
-	sqlite3_stmt *row = spool_statement(spool, dead ? NEXT_DEAD_ID : NEXT_ID);
-	if (row == NULL)
-		return spool->error.status;
-	(void)sqlite3_bind_int64(row, 1, from);
-	(void)sqlite3_bind_int64(row, 2, to);
-	int rc = sqlite3_step(row);
-	enum spool_status status = rc == SQLITE_DONE ? SPOOL_END : SPOOL_OK;
-	if (rc == SQLITE_ROW)
-		*id = sqlite3_column_int64(row, 0);
-	if (rc == SQLITE_ROW && *id < from)
-		rc = SQLITE_CORRUPT;
-	if (rc != SQLITE_ROW && rc != SQLITE_DONE)
-		status = spool_fail(spool, rc);
-	(void)sqlite3_reset(row);
-	return status;
-}
-
 enum spool_status spool_pass_damage(struct spool *spool, bool dead, int64_t from, int64_t to,
                                     int64_t *next)
 {
@@ -508,7 +507,7 @@ enum spool_status spool_pass_damage(struct spool *spool, bool dead, int64_t from
 		status = probe(spool, dead, *next, to, &id);
 		if (status == SPOOL_DAMAGED)
 			bad = *next;
-		if (steps >= PATIENT_STEPS && step <= INT64_MAX / 2)
+		if (steps >= PATIENT_STEPS)
 			step *= 2;
 	}
 	while ((status == SPOOL_OK || status == SPOOL_END) && bad >= 1 && *next - bad > 1) {
@@ -579,18 +578,30 @@ enum spool_status spool_attempts(struct spool *spool, int64_t id, unsigned *atte
 
 /* --- Looking ------------------------------------------------------------ */
 
-struct patience {
-	struct timespec end;
-};
-
-static int out_of_patience(void *context)
+struct timespec spool_deadline(int ms)
 {
-	const struct patience *patience = context;
-	struct timespec now;
-	if (clock_gettime(CLOCK_MONOTONIC, &now) != 0)
-		return 1;
-	return now.tv_sec > patience->end.tv_sec ||
-	       (now.tv_sec == patience->end.tv_sec && now.tv_nsec >= patience->end.tv_nsec);
+	struct timespec end = { 0, 0 };
+	(void)clock_gettime(CLOCK_MONOTONIC, &end); /* Linux has it always */
+	end.tv_sec += ms / 1000;
+	end.tv_nsec += (ms % 1000) * 1000000L;
+	if (end.tv_nsec >= 1000000000L) {
+		end.tv_sec++;
+		end.tv_nsec -= 1000000000L;
+	}
+	return end;
+}
+
+bool spool_is_past(const struct timespec *end)
+{
+	struct timespec now = { 0, 0 };
+	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec > end->tv_sec ||
+	       (now.tv_sec == end->tv_sec && now.tv_nsec >= end->tv_nsec);
+}
+
+static int out_of_patience(void *end)
+{
+	return spool_is_past(end);
 }
 
 /* A count of a table's rows, or false when the patience ran out. */
@@ -633,7 +644,7 @@ static void count_reason(struct spool_ledger *ledger, const char *code)
 	while (at < ledger->reason_count && strcmp(ledger->reasons[at].code, code) != 0)
 		at++;
 	/* The last place is kept for what finds none. */
-	if (at == SPOOL_REASONS - 1 && strcmp(code, "other") != 0) {
+	if (at >= SPOOL_REASONS - 1 && strcmp(code, "other") != 0) {
 		count_reason(ledger, "other");
 		return;
 	}
@@ -645,32 +656,18 @@ static void count_reason(struct spool_ledger *ledger, const char *code)
 	ledger->reasons[at].count++;
 }
 
-static struct patience patience_of(int ms)
-{
-	struct patience patience;
-	if (clock_gettime(CLOCK_MONOTONIC, &patience.end) != 0)
-		patience.end = (struct timespec){ 0, 0 };
-	patience.end.tv_sec += ms / 1000;
-	patience.end.tv_nsec += (ms % 1000) * 1000000L;
-	if (patience.end.tv_nsec >= 1000000000L) {
-		patience.end.tv_sec++;
-		patience.end.tv_nsec -= 1000000000L;
-	}
-	return patience;
-}
-
 void spool_count_reasons(struct spool *spool, int patience_ms, struct spool_ledger *ledger)
 {
 	sqlite3_stmt *row = NULL;
 	char code[SPOOL_CODE_SIZE];
-	struct patience patience = patience_of(patience_ms);
+	struct timespec patience = spool_deadline(patience_ms);
 	ledger->reason_count = 0;
 	ledger->reasons_counted = false;
 	int rc = sqlite3_prepare_v2(spool->db, "SELECT reason FROM dead_letters", -1, &row, NULL);
 	if (rc != SQLITE_OK)
 		return;
 	/* The reason stands behind the texts, so that a single row may take long to read. */
-	while ((rc = sqlite3_step(row)) == SQLITE_ROW && !out_of_patience(&patience)) {
+	while ((rc = sqlite3_step(row)) == SQLITE_ROW && !spool_is_past(&patience)) {
 		code_of(spool_column_text(row, 0), code);
 		count_reason(ledger, code);
 	}
@@ -769,7 +766,7 @@ enum spool_status spool_read_ledger(struct spool *spool, int patience_ms,
 	}
 	if (status == SPOOL_OK) {
 		int64_t waiting = 0, dead = 0;
-		struct patience patience = patience_of(patience_ms);
+		struct timespec patience = spool_deadline(patience_ms);
 		sqlite3_progress_handler(spool->db, 10000, out_of_patience, &patience);
 		/* A bare count(*) is one step to SQLite, which would not ask for patience. */
 		ledger->counted =
