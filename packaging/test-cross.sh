@@ -31,37 +31,11 @@ command -v $qemu >/dev/null || {
 
 root=$PWD/build/roots/cross-$arch
 work=$PWD/build/test-cross-$arch
-passed=0
-failed=0
 export LC_ALL=C
 unset RECONIFY_ENDPOINT RECONIFY_APP_KEY RECONIFY_API_KEY MAKEFLAGS
 rm -rf "$work" "$root/trial"
 mkdir -p "$work" "$root/trial"
-
-# holds SENTENCE COMMAND...: a test. The command's words are shown when it fails.
-holds() {
-	sentence=$1
-	shift
-	if "$@" >"$work/said" 2>&1; then
-		passed=$((passed + 1))
-		echo "ok    $sentence"
-	else
-		failed=$((failed + 1))
-		echo "FAIL  $sentence"
-		tail -n 20 "$work/said" | sed 's/^/      /'
-	fi
-}
-must() {
-	"$@" >"$work/said" 2>&1 || {
-		tail -n 20 "$work/said"
-		echo "test-cross: this failed, and the rest depends on it: $*"
-		echo "$passed passed, $((failed + 1)) failed"
-		exit 1
-	}
-}
-inside() {
-	chroot "$root" "$@"
-}
+. packaging/holds.sh
 
 must mount -t proc proc "$root/proc"
 must cp "$(command -v $qemu)" "$root/trial/qemu"
@@ -130,5 +104,4 @@ holds 'the ledger adds up' sh -c "chroot '$root' $agent status --json --spool $s
 
 umount "$root/proc"
 rm -rf "$root/trial" "$root/work"
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+finish

@@ -31,70 +31,10 @@ deb=$PWD/build/deb
 version=$(cat VERSION)
 unit=packaging/systemd/reconify-agent.service
 spool=/var/lib/reconify-agent/spool.db
-passed=0
-failed=0
-skipped=0
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 unset RECONIFY_ENDPOINT RECONIFY_APP_KEY RECONIFY_API_KEY MAKEFLAGS
 
-# --- How it speaks, waits and enters the root ---------------------------------------
-
-# holds SENTENCE COMMAND...: a test. The command's words are shown when it fails.
-holds() {
-	sentence=$1
-	shift
-	if "$@" >"$work/said" 2>&1; then
-		passed=$((passed + 1))
-		echo "ok    $sentence"
-	else
-		failed=$((failed + 1))
-		echo "FAIL  $sentence"
-		tail -n 20 "$work/said" | sed 's/^/      /'
-	fi
-}
-
-# Without these steps nothing that follows would mean anything.
-must() {
-	"$@" >"$work/said" 2>&1 || {
-		tail -n 20 "$work/said"
-		echo "test-package: this failed, and the rest depends on it: $*"
-		finish 1
-	}
-}
-
-finish() {
-	failed=$((failed + ${1:-0}))
-	summary="$passed passed, $failed failed"
-	[ "$skipped" -eq 0 ] || summary="$summary, $skipped skipped"
-	echo "$summary"
-	[ "$failed" -eq 0 ]
-	exit
-}
-
-says_nothing() {
-	"$@" >"$work/words" 2>&1
-	code=$?
-	cat "$work/words"
-	[ "$code" -eq 0 ] && [ ! -s "$work/words" ]
-}
-
-refused() {
-	! "$@"
-}
-
-# eventually COMMAND...: for at most some 30 seconds.
-eventually() {
-	tries=150
-	until "$@"; do
-		tries=$((tries - 1))
-		[ "$tries" -gt 0 ] || return 1
-		sleep 0.2
-	done
-}
-
-inside() {
-	chroot "$root" "$@"
-}
+. packaging/holds.sh
 
 as() {
 	user=$1
@@ -286,8 +226,7 @@ nspawn=$(command -v systemd-nspawn) || nspawn=$PWD/build/roots/container/usr/bin
 		dpkg -x systemd-container_*.deb container && rm systemd-container_*.deb
 ) >"$work/said" 2>&1 || {
 	cat "$work/said"
-	echo 'skipped: the boot, since systemd-nspawn is not to be had'
-	skipped=1
+	skip 'the boot, since systemd-nspawn is not to be had'
 }
 
 if [ "$skipped" -eq 0 ]; then
@@ -359,12 +298,6 @@ holds 'where no record is left, purging leaves nothing' says_nothing inside find
 	-name '*reconify*' -print
 
 # --- Debian's own tests of packages -------------------------------------------------
-
-# skip WHAT: it is said, and counted.
-skip() {
-	echo "skipped: $*"
-	skipped=$((skipped + 1))
-}
 
 if command -v autopkgtest >/dev/null; then
 	mkdir "$work/source"

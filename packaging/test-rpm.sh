@@ -19,42 +19,10 @@ work=$PWD/build/test-rpm
 root=$work/root
 spool=/var/lib/reconify-agent/spool.db
 version=$(cat VERSION)
-passed=0
-failed=0
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 rm -rf "$work"
 mkdir -p "$work" build/roots
-
-# holds SENTENCE COMMAND...: a test. The command's words are shown when it fails.
-holds() {
-	sentence=$1
-	shift
-	if "$@" >"$work/said" 2>&1; then
-		passed=$((passed + 1))
-		echo "ok    $sentence"
-	else
-		failed=$((failed + 1))
-		echo "FAIL  $sentence"
-		tail -n 20 "$work/said" | sed 's/^/      /'
-	fi
-}
-must() {
-	"$@" >"$work/said" 2>&1 || {
-		tail -n 20 "$work/said"
-		echo "test-rpm: this failed, and the rest depends on it: $*"
-		echo "$passed passed, $((failed + 1)) failed"
-		exit 1
-	}
-}
-says_nothing() {
-	"$@" >"$work/words" 2>&1
-	code=$?
-	cat "$work/words"
-	[ "$code" -eq 0 ] && [ ! -s "$work/words" ]
-}
-inside() {
-	chroot "$root" "$@"
-}
+. packaging/holds.sh
 
 lint() {
 	rpmlint -c packaging/rpm/rpmlint.toml build/rpm/*.rpm build/rpm/*.spec >"$work/lint" 2>&1
@@ -133,5 +101,4 @@ holds 'rpm removes it' rpm -e reconify-agent
 holds 'the records are there after it, and the configuration as .rpmsave' keeps .rpmsave
 
 umount "$root/proc"
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+finish

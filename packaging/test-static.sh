@@ -18,45 +18,10 @@ static=$PWD/build/static
 work=$PWD/build/test-static
 root=$work/root
 spool=/var/lib/reconify-agent/spool.db
-passed=0
-failed=0
 unset RECONIFY_ENDPOINT RECONIFY_APP_KEY RECONIFY_API_KEY
 rm -rf "$work"
 mkdir -p "$work"
-
-# holds SENTENCE COMMAND...: a test. The command's words are shown when it fails.
-holds() {
-	sentence=$1
-	shift
-	if "$@" >"$work/said" 2>&1; then
-		passed=$((passed + 1))
-		echo "ok    $sentence"
-	else
-		failed=$((failed + 1))
-		echo "FAIL  $sentence"
-		tail -n 20 "$work/said" | sed 's/^/      /'
-	fi
-}
-must() {
-	"$@" >"$work/said" 2>&1 || {
-		tail -n 20 "$work/said"
-		echo "test-static: this failed, and the rest depends on it: $*"
-		echo "$passed passed, $((failed + 1)) failed"
-		exit 1
-	}
-}
-refused() {
-	! "$@"
-}
-# eventually COMMAND...: for at most some 20 seconds.
-eventually() {
-	tries=100
-	until "$@"; do
-		tries=$((tries - 1))
-		[ "$tries" -gt 0 ] || return 1
-		sleep 0.2
-	done
-}
+. packaging/holds.sh
 
 # --- The file -----------------------------------------------------------------------
 
@@ -87,9 +52,6 @@ echo '127.0.0.1 localhost' >"$root/etc/hosts"
 printf 'root:x:0:0::/:/bin/sh\nreconify:x:985:985::/:/bin/false\nalice:x:1000:1000::/:/bin/sh\n' >"$root/etc/passwd"
 printf 'root:x:0:\nreconify:x:985:alice\nalice:x:1000:\n' >"$root/etc/group"
 must cp "$static/reconify-agent" "$static/sqlite3" "$root/usr/bin/"
-inside() {
-	chroot "$root" /bin/env -i PATH=/usr/bin:/bin "$@"
-}
 as() {
 	user=$1
 	shift
@@ -245,5 +207,4 @@ rm "$root/etc/reconify-agent/api-key"
 holds 'OpenRC: without a key nothing is started' refused openrc start_pre
 
 umount "$root/proc"
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+finish

@@ -81,29 +81,6 @@ void spool_import_abort(struct spool *spool)
 	spool->error = first;
 }
 
-static void bind_value(sqlite3_stmt *row, int place, const struct spool_value *value)
-{
-	switch (value->kind) {
-	case VALUE_NULL:
-		(void)sqlite3_bind_null(row, place);
-		break;
-	case VALUE_INTEGER:
-		(void)sqlite3_bind_int64(row, place, value->integer);
-		break;
-	case VALUE_REAL:
-		(void)sqlite3_bind_double(row, place, value->real);
-		break;
-	case VALUE_TEXT:
-		(void)sqlite3_bind_text64(row, place, value->text.bytes, value->text.size, SQLITE_STATIC,
-		                          SQLITE_UTF8);
-		break;
-	case VALUE_BLOB:
-		(void)sqlite3_bind_blob64(row, place, value->text.bytes, value->text.size,
-		                          SQLITE_STATIC);
-		break;
-	}
-}
-
 /* Runs one statement about the line. `*refused`: by a rule, and the transaction goes on;
  * the rule's sentence stands in spool->error. */
 static enum spool_status run_line(struct spool *spool, sqlite3_stmt *row, bool *refused)
@@ -130,7 +107,7 @@ static enum spool_status ask(struct spool *spool, enum query query,
 	*found = false;
 	if (row == NULL)
 		return spool->error.status;
-	bind_value(row, 1, value);
+	spool_bind_value(row, 1, value);
 	int rc = sqlite3_step(row);
 	*found = rc == SQLITE_ROW;
 	enum spool_status status = rc == SQLITE_ROW || rc == SQLITE_DONE ? SPOOL_OK
@@ -146,7 +123,7 @@ static enum spool_status run_with(struct spool *spool, enum query query,
 	sqlite3_stmt *row = spool_statement(spool, query);
 	if (row == NULL)
 		return spool->error.status;
-	bind_value(row, 1, value);
+	spool_bind_value(row, 1, value);
 	enum spool_status status = spool_finish(spool, row);
 	(void)sqlite3_clear_bindings(row);
 	return status;
@@ -159,7 +136,7 @@ static enum spool_status insert_waiting(struct spool *spool, const struct spool_
 	if (row == NULL)
 		return spool->error.status;
 	for (int i = 0; i < SPOOL_COLUMNS - 1; i++)
-		bind_value(row, i + 1, &values[i]);
+		spool_bind_value(row, i + 1, &values[i]);
 	return run_line(spool, row, refused);
 }
 
@@ -215,9 +192,9 @@ static enum spool_status insert_dead(struct spool *spool, const struct spool_val
 	if (row == NULL)
 		return spool->error.status;
 	for (int i = 0; i < SPOOL_COLUMNS - 1; i++)
-		bind_value(row, i + 1, &values[i]);
+		spool_bind_value(row, i + 1, &values[i]);
 	for (int i = FIRST_DEAD_COLUMN; i < SPOOL_DEAD_COLUMNS; i++)
-		bind_value(row, i, &values[i]);
+		spool_bind_value(row, i, &values[i]);
 	status = run_line(spool, row, refused);
 	if (status == SPOOL_OK && !*refused)
 		status = account_for_dead(spool, values, refused);

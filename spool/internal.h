@@ -116,6 +116,10 @@ enum spool_status spool_run(struct spool *spool, enum query query);
 /* Begins a transaction, BEGIN_READ or BEGIN_WRITE; one that could not be ended is given up. */
 enum spool_status spool_begin(struct spool *spool, enum query query);
 
+/* Binds a value, whose bytes are borrowed until the statement is bound anew. */
+struct spool_value;
+void spool_bind_value(sqlite3_stmt *row, int place, const struct spool_value *value);
+
 /* A row by its id, read into `record`; `*row` is left on it. */
 enum spool_status spool_load_row(struct spool *spool, enum query query, int64_t id,
                                  struct record *record, sqlite3_stmt **row);

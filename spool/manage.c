@@ -77,6 +77,29 @@ void spool_find_end(struct spool *spool)
 	spool->found = NULL;
 }
 
+void spool_bind_value(sqlite3_stmt *row, int place, const struct spool_value *value)
+{
+	switch (value->kind) {
+	case VALUE_NULL:
+		(void)sqlite3_bind_null(row, place);
+		break;
+	case VALUE_INTEGER:
+		(void)sqlite3_bind_int64(row, place, value->integer);
+		break;
+	case VALUE_REAL:
+		(void)sqlite3_bind_double(row, place, value->real);
+		break;
+	case VALUE_TEXT:
+		(void)sqlite3_bind_text64(row, place, value->text.bytes, value->text.size, SQLITE_STATIC,
+		                          SQLITE_UTF8);
+		break;
+	case VALUE_BLOB:
+		(void)sqlite3_bind_blob64(row, place, value->text.bytes, value->text.size,
+		                          SQLITE_STATIC);
+		break;
+	}
+}
+
 struct spool_value spool_found_value(struct spool *spool, int column)
 {
 	sqlite3_stmt *row = spool->found;

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "spool/internal.h"
 #include "spool/migrate.h"
 
 #define NEWER_MAX 1000   /* a version above is damage, not a newer program */
@@ -31,7 +32,7 @@ enum table {
 	KNOWN_KEYS,
 	ATTEMPTS_TABLE,
 	IMPORTED,
-	RECEIPTS,
+	RECEIPTS_TABLE,
 	AGENT_STATE,
 	SEQUENCE,
 	TABLE_COUNT,
@@ -93,7 +94,7 @@ static bool fail(struct rescue *rescue, enum rescue_result result)
 
 static bool is_rowless(enum table table)
 {
-	return table == KNOWN_KEYS || table == IMPORTED || table == RECEIPTS ||
+	return table == KNOWN_KEYS || table == IMPORTED || table == RECEIPTS_TABLE ||
 	       table == AGENT_STATE;
 }
 
@@ -304,29 +305,6 @@ static bool find_owners(struct rescue *rescue)
 
 /* --- Rows --------------------------------------------------------------- */
 
-static void bind_value(sqlite3_stmt *row, int place, const struct spool_value *value)
-{
-	switch (value->kind) {
-	case VALUE_NULL:
-		(void)sqlite3_bind_null(row, place);
-		break;
-	case VALUE_INTEGER:
-		(void)sqlite3_bind_int64(row, place, value->integer);
-		break;
-	case VALUE_REAL:
-		(void)sqlite3_bind_double(row, place, value->real);
-		break;
-	case VALUE_TEXT:
-		(void)sqlite3_bind_text64(row, place, value->text.bytes, value->text.size, SQLITE_STATIC,
-		                          SQLITE_UTF8);
-		break;
-	case VALUE_BLOB:
-		(void)sqlite3_bind_blob64(row, place, value->text.bytes, value->text.size,
-		                          SQLITE_STATIC);
-		break;
-	}
-}
-
 static sqlite3_stmt *prepare(struct rescue *rescue, const char *sql)
 {
 	sqlite3_stmt *row = NULL;
@@ -374,7 +352,7 @@ static bool prepare_all(struct rescue *rescue)
 		[KNOWN_KEYS] = "INSERT OR IGNORE INTO known_keys (key, delivered_at) VALUES (?, ?)",
 		[ATTEMPTS_TABLE] = "INSERT OR IGNORE INTO attempts (attempts, id) VALUES (?2, ?3)",
 		[IMPORTED] = "INSERT OR IGNORE INTO imported (uuid) VALUES (?)",
-		[RECEIPTS] = "INSERT OR IGNORE INTO receipts (delivered_at, id, uuid, request_at, bytes, "
+		[RECEIPTS_TABLE] = "INSERT OR IGNORE INTO receipts (delivered_at, id, uuid, request_at, bytes, "
 		             "http_status) VALUES (?, ?, ?, ?, ?, ?)",
 		[AGENT_STATE] = "INSERT OR IGNORE INTO agent_state (name, value) VALUES (?, ?)"
 	};
@@ -434,7 +412,7 @@ static bool insert_record(struct rescue *rescue, enum table table, const struct 
 	sqlite3_stmt *row = rescue->inserts[table];
 	for (int i = 0; i < (int)cell->column_count; i++)
 		if (i != ID_COLUMN && (i != KEY_COLUMN || with_key))
-			bind_value(row, i + 1, &cell->columns[i]);
+			spool_bind_value(row, i + 1, &cell->columns[i]);
 	(void)sqlite3_bind_int64(row, ID_COLUMN + 1, cell->id);
 	return step(rescue, row, written);
 }
@@ -446,7 +424,7 @@ static bool keep_record(struct rescue *rescue, enum table table, const struct ce
 	bool written;
 	sqlite3_stmt *twin = rescue->twins[table == INTERACTIONS];
 	(void)sqlite3_bind_int64(twin, 1, cell->id);
-	bind_value(twin, 2, &cell->columns[UUID_COLUMN]);
+	spool_bind_value(twin, 2, &cell->columns[UUID_COLUMN]);
 	bool there = sqlite3_step(twin) == SQLITE_ROW;
 	(void)sqlite3_reset(twin);
 	(void)sqlite3_clear_bindings(twin);
@@ -612,10 +590,10 @@ static bool take_other(struct rescue *rescue, enum table table, const struct cel
 {
 	bool written;
 	static const unsigned columns[TABLE_COUNT] = {
-		[KNOWN_KEYS] = 2, [ATTEMPTS_TABLE] = 2, [IMPORTED] = 1, [RECEIPTS] = 6, [AGENT_STATE] = 2
+		[KNOWN_KEYS] = 2, [ATTEMPTS_TABLE] = 2, [IMPORTED] = 1, [RECEIPTS_TABLE] = 6, [AGENT_STATE] = 2
 	};
 	if (!whole || cell->column_count != columns[table] ||
-	    (table == RECEIPTS && (cell->columns[0].kind == VALUE_NULL ||
+	    (table == RECEIPTS_TABLE && (cell->columns[0].kind == VALUE_NULL ||
 	                           cell->columns[1].kind == VALUE_NULL))) {
 		rescue->torn[table] = true;
 		return true;
@@ -629,7 +607,7 @@ static bool take_other(struct rescue *rescue, enum table table, const struct cel
 	}
 	sqlite3_stmt *row = rescue->inserts[table];
 	for (unsigned i = 0; i < cell->column_count; i++)
-		bind_value(row, (int)i + 1, &cell->columns[i]);
+		spool_bind_value(row, (int)i + 1, &cell->columns[i]);
 	if (table == ATTEMPTS_TABLE)
 		(void)sqlite3_bind_int64(row, 3, cell->id);
 	return step(rescue, row, &written);
@@ -811,7 +789,7 @@ static bool copy(struct rescue *rescue)
 	    !each_cell(rescue, KNOWN_KEYS, take_other) ||
 	    !each_cell(rescue, ATTEMPTS_TABLE, take_other) ||
 	    !each_cell(rescue, IMPORTED, take_other) ||
-	    !each_cell(rescue, RECEIPTS, take_other) ||
+	    !each_cell(rescue, RECEIPTS_TABLE, take_other) ||
 	    !each_cell(rescue, AGENT_STATE, take_other) ||
 	    !keep_records(rescue, INTERACTIONS) || !keep_records(rescue, DEAD_LETTERS) ||
 	    !keep_strays(rescue))
