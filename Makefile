@@ -91,7 +91,7 @@ $(B)/tests/%: tests/unit/%.c $(agent_parts) Makefile
 
 $(B)/tests/test_fuzz: $(fuzz_objects)
 # These let allocations fail (tests/unit/failing.h).
-$(addprefix $(B)/tests/,test_job test_policy test_roster): unit_flags := -Wl,--wrap=malloc,--wrap=calloc
+$(addprefix $(B)/tests/,test_job test_policy test_roster test_ship): unit_flags := -Wl,--wrap=malloc,--wrap=calloc
 # And here any call can (tests/unit/faults.h).
 wrapped := $(addprefix sqlite3_,step exec prepare_v2 prepare_v3 reset finalize open open_v2 close \
     wal_checkpoint_v2 busy_handler file_control db_config mprintf str_finish system_errno \

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "agent/ship.h"
+#include "tests/unit/failing.h"
 
 #define SECOND INT64_C(1000)
 #define MINUTE (60 * SECOND)
@@ -1915,6 +1916,25 @@ static void in_any_weather_the_limits_hold_and_all_is_delivered_or_dead(void **s
 		one_storm(seed);
 }
 
+static void without_memory_there_is_no_flow(void **state)
+{
+	struct world *world = create();
+	const struct ship_world functions = { .self = world, .now = world_now, .wall = world_wall };
+	const struct ship_options options = { .last_id = INT64_MAX };
+	(void)state;
+	for (int allocations = 0;; allocations++) {
+		fail_allocation_after(allocations);
+		struct ship *ship = ship_new(world->config, &functions, &options);
+		bool failed = allocation_failed();
+		assert_int_equal(ship == NULL, failed);
+		ship_free(ship);
+		if (!failed)
+			break;
+	}
+	start(world);
+	destroy(world);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1967,6 +1987,7 @@ int main(void)
 		cmocka_unit_test(what_the_server_asked_for_holds_though_the_network_changes),
 		cmocka_unit_test(without_a_limit_nothing_is_written_of_it),
 		cmocka_unit_test(the_networks_return_is_a_try_at_once_and_nothing_else),
+		cmocka_unit_test(without_memory_there_is_no_flow),
 		cmocka_unit_test(in_any_weather_the_limits_hold_and_all_is_delivered_or_dead),
 	};
 
