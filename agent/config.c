@@ -9,6 +9,7 @@
 #include "agent/config.h"
 
 #include <ini.h>
+#include <limits.h>
 
 #include "agent/address.h"
 #include "agent/config_internal.h"
@@ -883,7 +884,11 @@ bool config_parse(const char *text, size_t size, const char *file,
 
 void config_set_spool(struct config *config, const char *path)
 {
-	set_text(config, offsetof(struct config, spool_path), path);
+	char name[PATH_MAX];
+	/* What SQLite would take for no file, such as ":memory:", is one all the same. */
+	bool special = path[0] == ':' || strncmp(path, "file:", 5) == 0;
+	(void)snprintf(name, sizeof name, "%s%s", special ? "./" : "", path);
+	set_text(config, offsetof(struct config, spool_path), name);
 	note_origin(config, &config->spool_path, 0, "--spool");
 }
 

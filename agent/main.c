@@ -698,6 +698,11 @@ static int perform(const struct command *command, int argc, char **argv)
 			              options[index].name);
 			return misuse(command);
 		}
+		if (strchr("cs", letter) != NULL && optarg[0] == '\0') {
+			(void)complain(EX_USAGE, letter == 'c' ? "--config: FILE is missing"
+			                                       : "--spool: FILE is missing");
+			return misuse(command);
+		}
 		switch (letter) {
 		case 'c':
 			call.daemon.config_file = optarg;

@@ -70,14 +70,22 @@ def test_wrong_use_is_64_and_a_sentence(arguments):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("wrong", [["--nothing"], ["--config"], ["--spool"], ["a", "b", "c"]],
-                         ids=" ".join)
+@pytest.mark.parametrize("wrong", [["--nothing"], ["--config"], ["--spool"], ["a", "b", "c"],
+                                   ["--config", ""], ["--spool", ""]], ids=" ".join)
 def test_whatever_the_command_wrong_use_is_refused_before_anything_is_done(command, wrong, tmp_path):
     spool = tmp_path / "spool.db"
     result = call(command, "--spool", str(spool), *wrong)
     assert result.returncode == 64
     assert result.stdout == "" and len(result.stderr) > 20
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [":memory:", "file:spool.db?mode=memory"])
+def test_what_sqlite_takes_for_no_file_is_a_file_of_that_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call("init", "--spool", name)
+    assert result.returncode == 0
+    assert (tmp_path / name).read_bytes()[:6] == b"SQLite"
 
 
 @pytest.mark.parametrize("arguments, word", [
