@@ -23,6 +23,7 @@ def is_sanitized():
 
 
 def unlimited_cores():
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # a shell's background job ignores it
     resource.setrlimit(resource.RLIMIT_CORE, resource.getrlimit(resource.RLIMIT_CORE)[1:] * 2)
 
 
