@@ -129,7 +129,7 @@ coverage:
 
 coverage-counts: $(unit_programs) $(torture_programs)
 	$(Q)rm -rf $(B)/profile && mkdir -p -m 1777 $(B)/profile
-	-$(Q)LLVM_PROFILE_FILE='$(abspath $(B))/profile/%c%m.profraw' TEST_LIMIT=1800 \
+	-$(Q)LLVM_PROFILE_FILE='$(abspath $(B))/profile/%c%m.profraw' TEST_LIMIT=1800 THOROUGH=1 \
 	    python3 tests/run.py $(B) $(COVERAGE_TESTS)
 	$(Q)python3 tests/coverage.py $(B)
 

@@ -310,14 +310,16 @@ static bool attempt(struct place *place, const struct operation *operation,
 	return struck;
 }
 
-/* Where calls are many and alike, each kind of failure meets others of them. */
+/* Where calls are many and alike, each kind of failure meets others of them; all the more
+ * of them with THOROUGH in the environment. */
 static void fail_with(struct place *place, const struct operation *operation,
                       const struct fault *kinds, size_t count, const char *before,
                       const char *after)
 {
-	int stride = operation->stride != 0 ? operation->stride : 1;
+	int less = getenv("THOROUGH") != NULL ? 1 : 4;
+	int stride = operation->stride != 0 ? operation->stride * less : 1;
 	for (size_t i = 0; i < count; i++) {
-		int step = kinds[i].memory ? 1 : stride;
+		int step = kinds[i].memory ? less : stride;
 		for (int calls = (int)i % step;
 		     attempt(place, operation, &kinds[i], calls, false, before, after);)
 			calls += step;
