@@ -70,6 +70,7 @@ more_than() {
 
 mkdir /trial/arrived
 reconify-sink --listen 127.0.0.1:8080 --record /trial/arrived --quiet >/trial/sink.log 2>&1 &
+sink=$!
 
 holds 'the service starts at boot, without a network' eventually state ActiveState active
 holds 'a record of a user of the group arrives' arrives
@@ -98,40 +99,91 @@ holds 'the folder is 2770 still' sh -c \
 holds 'the service stops' systemctl stop $unit
 holds 'without an error' state Result success
 
-# An upgrade, with a backlog that the producers add to all the while.
-systemctl start $unit
-systemctl kill -s STOP $unit
+# An upgrade from an earlier version with an edited configuration: a backlog waits, since the
+# endpoint is down, and a user inserts all the while. What arrives is counted by uuid.
+conf=/etc/reconify-agent/agent.conf
+cp -p $conf /trial/agent.conf
+holds 'the version before is installed' dpkg --force-confnew -i /trial/earlier.deb
+before=$(dpkg-query -W -f '${Version}' reconify-agent)
+sed -i -e 's|^#url = .*|url = http://127.0.0.1:8080/|' -e 's|^#summary = .*|summary = 2h|' $conf
+cp -p $conf /trial/edited.conf
+inode=$(stat -c %i $spool)
+kill "$sink"
+wait "$sink"
+systemctl restart $unit
+mkdir /trial/upgraded
 cat >/trial/produce <<'END'
-n=0
 until [ -e /trial/enough ]; do
-	sqlite3 -batch -bail "file:$1?mode=rw" <<-SQL && n=$((n + 1)) && echo $n >/tmp/inserted
+	uuid=$(tr -d - </proc/sys/kernel/random/uuid)
+	sqlite3 -batch -bail "file:$1?mode=rw" <<-SQL && echo "$uuid" >>/tmp/inserted
 		.timeout 5000
-		INSERT INTO interactions (model_id, request_body, response_body, key)
-		VALUES ('anthropic.claude-instant-v1', '{}', '{}', 'upgrade-$n');
+		INSERT INTO interactions (model_id, request_body, response_body, uuid)
+		VALUES ('anthropic.claude-instant-v1', '{}', '{}', '$uuid');
 	SQL
 done
 END
-before=$(find /trial/arrived -name '*.json' | wc -l)
-pid=$(main_pid)
-runuser -u alice -- sh /trial/produce $spool &
-producers=$!
-eventually test -s /tmp/inserted
-systemctl kill -s CONT $unit
-holds 'dpkg upgrades the package while a user inserts' dpkg -i /trial/later.deb
-holds 'the agent was restarted by that' eventually runs_again "$pid"
-sleep 1
-touch /trial/enough
-wait "$producers"
-inserted=$(cat /tmp/inserted)
-holds "all that was inserted meanwhile arrives ($inserted records)" \
-	eventually more_than $((before + inserted - 1))
-nothing_waits() {
-	[ "$(sqlite3 "file:$spool?mode=ro" 'SELECT count(*) FROM interactions')" = 0 ]
+runuser -u alice -- touch /tmp/inserted
+inserted() {
+	wc -l </tmp/inserted
 }
-holds 'nothing is left' eventually nothing_waits
+inserted_more_than() {
+	[ "$(inserted)" -gt "$1" ]
+}
+waiting() {
+	sqlite3 "file:$spool?mode=ro" 'SELECT count(*) FROM interactions'
+}
+nothing_waits() {
+	[ "$(waiting)" = 0 ]
+}
+upgraded() {
+	[ "$(dpkg-query -W -f '${Version}' reconify-agent)" = "$(dpkg-deb -f /trial/agent.deb Version)" ] &&
+		! reconify-agent --version | grep -F "$before"
+}
+same_spool() {
+	[ "$(stat -c %i $spool)" = "$inode" ] && [ "$(waiting)" -ge "$backlog" ]
+}
+arrived_uuids() {
+	find /trial/upgraded -name '*.json' | sed 's/.*-\(.*\)\.json$/\1/'
+}
+all_arrived() {
+	sort /tmp/inserted >/trial/inserted
+	arrived_uuids | sort -u >/trial/delivered
+	diff /trial/inserted /trial/delivered
+}
+runuser -u alice -- sh /trial/produce $spool &
+producer=$!
+holds 'a backlog grows' eventually inserted_more_than 200
+backlog=$(waiting)
+count=$(inserted)
+pid=$(main_pid)
+holds 'dpkg upgrades the package while a user inserts' dpkg --force-confdef -i /trial/agent.deb
+holds 'that is another version' upgraded
+holds 'the edited configuration is as it was' cmp /trial/edited.conf $conf
+holds 'what waited is in the same spool' same_spool
+holds 'the service runs, as another process' eventually runs_again "$pid"
+holds 'inserts went on' eventually inserted_more_than $((count + 20))
+reconify-sink --listen 127.0.0.1:8080 --record /trial/upgraded --quiet >>/trial/sink.log 2>&1 &
+sink=$!
+some_arrived() {
+	[ "$(arrived_uuids | wc -l)" -gt 20 ]
+}
+holds 'with the endpoint back, the backlog is delivered' eventually some_arrived
+pid=$(main_pid)
+holds 'it is installed once more, amid deliveries' dpkg --force-confdef -i /trial/agent.deb
+holds 'the service runs, as another process again' eventually runs_again "$pid"
+count=$(inserted)
+eventually inserted_more_than $((count + 20))
+touch /trial/enough
+wait "$producer"
+holds 'nothing waits in the end' eventually nothing_waits
+holds "each of the $(inserted) records inserted has arrived, and no other" all_arrived
 holds 'and nothing came twice but what was in flight' \
-	refused more_than $((before + inserted + 256))
-systemctl stop $unit
+	[ "$(arrived_uuids | wc -l)" -le $(($(inserted) + 256)) ]
+systemctl disable --now $unit
+holds 'the service stopped and disabled, an upgrade' dpkg --force-confdef -i /trial/agent.deb
+holds 'does not start it' state ActiveState inactive
+systemctl enable $unit
+cp -p /trial/agent.conf $conf
 
 # A command of [notify], within what the unit allows.
 cp -p /etc/reconify-agent/agent.conf /trial/agent.conf

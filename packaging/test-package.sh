@@ -1,6 +1,6 @@
 #!/bin/sh
 # The packages, as somebody meets them who has a fresh Debian 12 and the README: built,
-# installed in a minimal root, configured, used by an ordinary user, removed, purged.
+# installed in a minimal root, configured, used by an ordinary user, upgraded, removed, purged.
 #
 #   packaging/test-package.sh     as root; "make test-package" calls it so
 #
@@ -218,6 +218,14 @@ must dpkg-deb -R "$root$agent_package" "$work/later"
 must sed -i 's/^Version: .*/&+later/' "$work/later/DEBIAN/control"
 must dpkg-deb --root-owner-group -b "$work/later" "$root/later.deb"
 
+# And an earlier one, built as such, with another configuration file.
+earlier() (
+	cd "$work/elsewhere" && sed -i "s/^## \[$version\].*/## [0.0.1] - 2026-01-01/" CHANGELOG.md &&
+		echo 0.0.1 >VERSION && echo '# As the version before has it.' >>packaging/agent.conf &&
+		sh packaging/deb.sh
+)
+must earlier
+
 # Installing the package systemd-container may replace the host's systemd: its one
 # program is enough.
 nspawn=$(command -v systemd-nspawn) || nspawn=$PWD/build/roots/container/usr/bin/systemd-nspawn
@@ -228,6 +236,12 @@ nspawn=$(command -v systemd-nspawn) || nspawn=$PWD/build/roots/container/usr/bin
 	cat "$work/said"
 	skip 'the boot, since systemd-nspawn is not to be had'
 }
+enters() {
+	"$nspawn" -D "$base" --register=no --keep-unit --private-network --console=pipe \
+		--resolv-conf=off true </dev/null
+}
+[ "$skipped" -gt 0 ] || enters >"$work/said" 2>&1 ||
+	skip "the boot, since systemd-nspawn does not work here: $(tail -n 1 "$work/said")"
 
 if [ "$skipped" -eq 0 ]; then
 	booted=$work/booted
@@ -236,7 +250,9 @@ if [ "$skipped" -eq 0 ]; then
 	must mount -t proc proc "$root/proc"
 	must sed -i 's|^url = .*|url = http://127.0.0.1:8080/|' "$booted/etc/reconify-agent/agent.conf"
 	mkdir "$booted/trial"
-	cp packaging/test-boot.sh "$root/later.deb" "$booted/trial/"
+	cp packaging/test-boot.sh "$booted/trial/"
+	cp "$work/elsewhere/build/deb/reconify-agent_0.0.1_$architecture.deb" "$booted/trial/earlier.deb"
+	cp "$root$agent_package" "$booted/trial/agent.deb"
 	ln -s ../trial.service "$booted/etc/systemd/system/multi-user.target.wants/"
 	cat >"$booted/etc/systemd/system/trial.service" <<-'END'
 		[Unit]
@@ -292,10 +308,43 @@ must inside apt purge reconify-agent
 holds 'is kept by a purge, too' waits
 must inside apt install $agent_package
 must as alice sqlite3 "file:$spool?mode=rw" 'DELETE FROM interactions'
-must inside apt purge reconify-agent reconify-sink
-holds 'where no record is left, purging leaves nothing' says_nothing inside find / -xdev -path /proc -prune -o \
-	-path /packages -prune -o -path /arrived -prune -o -path '/var/lib/apt/*' -prune -o \
-	-name '*reconify*' -print
+must inside apt purge reconify-agent
+nothing_of_it() {
+	says_nothing inside find / -xdev -path /proc -prune -o -path /packages -prune -o \
+		-path /arrived -prune -o -path '/var/lib/apt/*' -prune -o \
+		\( -name '*reconify*' ! -name 'reconify-sink*' -o -nouser -o -nogroup \) -print
+}
+holds 'where no record is left, purging leaves no file' nothing_of_it
+
+# asked_to_purge ANSWER: as at a terminal.
+asked_to_purge() {
+	printf '%s\n' "$1" | timeout 60 script -qec "chroot '$root' env DEBIAN_FRONTEND=teletype \
+		apt purge reconify-agent" /dev/null >"$work/purge" 2>&1
+	code=$?
+	cat "$work/purge"
+	[ $code -eq 0 ] && grep -q 'Delete the records that are in the spool' "$work/purge"
+}
+no_user() {
+	refused inside grep '^reconify:' /etc/passwd /etc/shadow /etc/group /etc/gshadow
+}
+must inside apt install $agent_package
+must inside usermod -a -G reconify alice
+must insert_as alice
+holds 'at a terminal, purging asks' asked_to_purge no
+holds 'with "no" the record stays' waits
+must inside apt install $agent_package
+holds 'it asks again the next time' asked_to_purge yes
+holds 'with "yes" no file is left' nothing_of_it
+holds 'nor the user and the group' no_user
+must inside apt install $agent_package
+must inside usermod -a -G reconify alice
+must insert_as alice
+echo 'reconify-agent reconify-agent/purge-spool boolean true' >"$work/answer"
+holds 'the answer may be given beforehand' inside debconf-set-selections <"$work/answer"
+must inside apt purge reconify-agent
+holds 'then nobody is asked, and no file is left' nothing_of_it
+holds 'nor the user and the group, either' no_user
+must inside apt purge reconify-sink
 
 # --- Debian's own tests of packages -------------------------------------------------
 
