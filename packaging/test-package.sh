@@ -316,13 +316,17 @@ nothing_of_it() {
 }
 holds 'where no record is left, purging leaves no file' nothing_of_it
 
-# asked_to_purge ANSWER: as at a terminal.
+# asked_to_purge ANSWER: at a terminal, where the answer comes after the question.
 asked_to_purge() {
-	printf '%s\n' "$1" | timeout 60 script -qec "chroot '$root' env DEBIAN_FRONTEND=teletype \
-		apt purge reconify-agent" /dev/null >"$work/purge" 2>&1
+	: >"$work/purge"
+	{
+		eventually grep -q 'Delete the records that are in the spool, for ever' "$work/purge" &&
+			echo "$1"
+	} | timeout 60 script -qec "chroot '$root' env DEBIAN_FRONTEND=teletype apt purge reconify-agent" \
+		/dev/null >>"$work/purge" 2>&1
 	code=$?
 	cat "$work/purge"
-	[ $code -eq 0 ] && grep -q 'Delete the records that are in the spool' "$work/purge"
+	[ $code -eq 0 ] && grep -q 'Delete the records that are in the spool, for ever' "$work/purge"
 }
 no_user() {
 	refused inside grep '^reconify:' /etc/passwd /etc/shadow /etc/group /etc/gshadow
