@@ -7,7 +7,8 @@
 #   make demo       the main job, on real input
 #   make torture    every fault, many times over; an hour, or TORTURE="--minutes 5"
 #   make install    DESTDIR= PREFIX=/usr/local
-#   make deb        build/deb/*.deb   (make test-package tries them, as root)
+#   make deb        build/deb/*.deb   (make test-package tries them, as root, and
+#                   make test-releases on other releases of Debian)
 #   make static     build/static/reconify-agent: one file, with musl (make test-static)
 #   make rpm        build/rpm/*.rpm   (make test-rpm)
 #   make dist       build/dist/*.tar.gz from git; make checksums, KEY=ID signs them
@@ -59,7 +60,7 @@ Q := @
 say = @printf '  %-6s %s\n'
 endif
 
-.PHONY: all test coverage coverage-counts demo fuzz fuzz-programs torture bench bench-counts simulate-fleet install uninstall clean analyze boundaries deb test-package static test-static rpm test-rpm test-cross dist checksums
+.PHONY: all test coverage coverage-counts demo fuzz fuzz-programs torture bench bench-counts simulate-fleet install uninstall clean analyze boundaries deb test-package test-releases static test-static rpm test-rpm test-cross dist checksums
 all: $(B)/reconify-agent $(B)/reconify-sink
 
 $(B)/reconify-agent: $(agent_objects)
@@ -246,6 +247,10 @@ static:
 
 rpm:
 	$(Q)sh packaging/rpm.sh
+
+# On other releases of Debian than this.
+test-releases: deb
+	$(Q)sh packaging/test-releases.sh
 
 test-rpm: rpm
 	$(Q)sh packaging/test-rpm.sh
