@@ -271,11 +271,16 @@ static void check_folder(struct findings *findings, const struct config *config)
 	struct statvfs space;
 	char *copy = strdup(config->spool_path);
 	const char *folder = copy != NULL ? dirname(copy) : ".";
+	/* Behind a closed folder it is no more than a mode that is worth a word. */
+	bool reachable = is_reachable(config->spool_path);
+	enum severity severity = reachable ? WRONG : REMARK;
+	int code = reachable ? EX_NOPERM : 0;
 	if (stat(folder, &about) == 0 && (about.st_mode & S_IWOTH) != 0)
-		add(findings, REMARK, 0, "spool: every user can write to its folder %s, and so replace the "
-		    "spool; a mode such as 2770 is right", folder);
+		add(findings, severity, code, "spool: every user can write to its folder %s, and so replace the "
+		    "spool, or put files beside it that SQLite takes for its own; a mode such as 2770 is "
+		    "right", folder);
 	if (stat(config->spool_path, &about) == 0 && (about.st_mode & (S_IROTH | S_IWOTH)) != 0)
-		add(findings, REMARK, 0, "spool: every user can read or write %s, which holds people's "
+		add(findings, severity, code, "spool: every user can read or write %s, which holds people's "
 		    "texts; chmod 0660 is right", config->spool_path);
 	check_owner(findings, config, folder);
 	if (statvfs(folder, &space) == 0) {
@@ -386,6 +391,10 @@ static void check_failure(struct findings *findings, const struct probe *probe, 
 {
 	const char *host = probe->host, *detail = probe->detail;
 	switch (probe->failed) {
+	case PROBE_PROXY_TCP:
+		add(findings, WRONG, EX_UNAVAILABLE, "proxy: no connection to it (%s): is this host online, "
+		    "does the proxy run, and is proxy in [endpoint] right? Records wait", detail);
+		break;
 	case PROBE_PROXY_NAME:
 		add(findings, WRONG, EX_UNAVAILABLE, "DNS: the proxy's name does not resolve (%s): is this "
 		    "host online, and is proxy in [endpoint] right? Records wait", detail);

@@ -186,6 +186,10 @@ static void connect_with(const struct config *config, struct http *http, struct 
 	(void)curl_easy_getinfo(easy, CURLINFO_HTTP_CONNECTCODE, &proxy_code);
 	probe->proxied = proxy_code != 0;
 	probe->failed = step_of(easy, code, probe);
+	/* Of a proxy that the environment names, libcurl does not tell whether it was used. */
+	if (probe->failed == PROBE_TCP && probe->tls && config->proxy != NULL &&
+	    config->proxy[0] != '\0' && strcmp(config->proxy, "environment") != 0)
+		probe->failed = PROBE_PROXY_TCP;
 	if (code == CURLE_OK && probe->tls) {
 		read_certificate(easy, &probe->certificate);
 		code = listen_for_refusal(easy);

@@ -26,7 +26,8 @@ enum probe_step {
 	PROBE_SETUP,       /* libcurl cannot be used as configured */
 	PROBE_PROXY_NAME,  /* the proxy's name does not resolve */
 	PROBE_NAME,        /* the endpoint's name does not resolve */
-	PROBE_TCP,         /* no connection to the endpoint, or to the proxy */
+	PROBE_TCP,         /* no connection to the endpoint, or to the environment's proxy */
+	PROBE_PROXY_TCP,   /* no connection to the proxy that is configured */
 	PROBE_PROXY,       /* the proxy refuses */
 	PROBE_TLS,         /* no handshake */
 	PROBE_CERTIFICATE, /* the certificate is refused, or one of ours cannot be used */

@@ -99,11 +99,16 @@ def test_wrong_options_are_64_and_send_nothing(check, sink, options):
 
 # ---- Who can read what ----
 
-def make_key_file(folder, mode):
-    folder.mkdir(exist_ok=True)
+def open_to_all(folder):
+    """Every user can get as far as into it."""
     for parent in (folder, *folder.parents):
         if parent.stat().st_mode & 0o001 == 0:
             parent.chmod(parent.stat().st_mode | 0o011)  # as /etc is
+
+
+def make_key_file(folder, mode):
+    folder.mkdir(exist_ok=True)
+    open_to_all(folder)
     file = folder / "key"
     file.write_text("a-key-in-a-file\n")
     file.chmod(mode)
@@ -148,6 +153,21 @@ def test_strange_owners_are_remarked(check, spool, sink, tmp_path):
     remarks = "\n".join(lines(result, "remark"))
     assert "belongs to the user 4711" in remarks and "group 4712, whose members insert" in remarks
     assert "its folder is not" in remarks and "init" in remarks
+
+
+def test_a_spool_that_every_user_can_read_or_replace_is_wrong(check, spool, sink):
+    open_to_all(spool.path.parent)
+    spool.path.chmod(0o664)
+    result = check(sink.url)
+    assert result.returncode == 77 and "can read" in the_line(result, "WRONG", "spool")
+    spool.path.chmod(0o660)
+    spool.path.parent.chmod(0o777)
+    result = check(sink.url)
+    assert result.returncode == 77 and "replace" in the_line(result, "WRONG", "spool")
+    spool.path.chmod(0o666)
+    spool.path.parent.chmod(0o770)
+    result = check(sink.url)
+    assert result.returncode == 0 and "can read or write" in "".join(lines(result, "remark"))
 
 
 def test_a_wal_that_others_cannot_open_is_remarked(check, spool, sink):
@@ -248,6 +268,15 @@ def test_the_proxy_is_used_where_it_is_configured(check, certificates):
         assert result.returncode == 78 and "407" in the_line(result, "WRONG", "proxy")
     result = check("https://127.0.0.1:1/", endpoint="proxy = http://no-such-host.invalid:1\n")
     assert result.returncode == 69 and "proxy's name" in the_line(result, "WRONG", "DNS")
+
+
+def test_a_proxy_that_cannot_be_reached_is_not_called_a_failure_of_the_endpoint(check):
+    proxy = f"http://user:hidden@127.0.0.1:{support.free_port()}"
+    result = check("https://endpoint.invalid/", endpoint=f"proxy = {proxy}\n")
+    assert result.returncode == 69
+    assert "proxy in [endpoint]" in the_line(result, "WRONG", "proxy")
+    assert not [line for line in lines(result, "WRONG") if "TCP" in line]
+    assert "hidden" not in result.stdout
 
 
 # ---- --send ----
