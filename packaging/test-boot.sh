@@ -185,9 +185,21 @@ holds 'does not start it' state ActiveState inactive
 systemctl enable $unit
 cp -p /trial/agent.conf $conf
 
-# A command of [notify], within what the unit allows.
+# A command of [notify], within what the unit allows: what the manual says that such a
+# command may do, and what it may not.
+cat >/usr/local/bin/tell <<'END'
+#!/bin/sh
+cd /var/lib/reconify-agent || exit
+logger -t reconify-told "$RECONIFY_EVENT"
+bash -c ': </dev/tcp/127.0.0.1/8080' && echo connected >>told
+: >/tmp/told && echo 'wrote into /tmp' >>told
+(: >/usr/local/told) 2>/dev/null || echo 'wrote nowhere else' >>told
+cp /usr/bin/id /tmp/id && (chmod 2755 /tmp/id) 2>/dev/null || echo 'gained no privileges' >>told
+echo "$RECONIFY_EVENT" >>told
+END
+chmod 755 /usr/local/bin/tell
 cp -p /etc/reconify-agent/agent.conf /trial/agent.conf
-sed -i '/^\[notify\]/,/^\[/s|^#command =.*|command = echo "$RECONIFY_EVENT" >>/var/lib/reconify-agent/told|' \
+sed -i '/^\[notify\]/,/^\[/s|^#command =.*|command = /usr/local/bin/tell|' \
 	/etc/reconify-agent/agent.conf
 systemctl start $unit
 runuser -u alice -- sqlite3 -batch -bail "file:$spool?mode=rw" <<-'SQL'
@@ -197,6 +209,13 @@ runuser -u alice -- sqlite3 -batch -bail "file:$spool?mode=rw" <<-'SQL'
 SQL
 holds 'a command of [notify] is told of a dead letter' \
 	eventually grep -qsx dead-letters /var/lib/reconify-agent/told
+told_journal() {
+	journalctl --no-pager -t reconify-told | grep -q dead-letters
+}
+holds 'it reaches syslog' eventually told_journal
+for said in connected 'wrote into /tmp' 'wrote nowhere else' 'gained no privileges'; do
+	holds "a command of [notify]: $said" grep -sqx "$said" /var/lib/reconify-agent/told
+done
 holds 'and when there is none any more' runuser -u reconify -- reconify-agent discard --all --yes
 holds 'of which it is told, too' \
 	eventually grep -qsx dead-letters-gone /var/lib/reconify-agent/told
