@@ -14,6 +14,8 @@
 #define FILLED_PROBLEM 98
 /* Bytes: less than this holds hardly a record, with what SQLite needs beside it. */
 #define DISK_PROBLEM (INT64_C(1) << 20)
+/* Ms: a limit that keeps everything for so long is worth a word. */
+#define LIMIT_NOTED 60000
 
 const char *finding_level_name(enum finding_level level)
 {
@@ -114,10 +116,14 @@ static void judge_destination(const struct status *status, struct found *found)
 
 static void judge_limits(const struct status *status, struct found *found)
 {
+	const struct report *report = &status->report;
 	char words[LIMITS_WORDS_SIZE];
-	limits_wait_words(&status->report, status->now, words);
-	if (status->live && status->ledger.waiting > 0 && words[0] != '\0')
-		advise(add(found, FINDING_NOTE, "limit", "what waits %s", words),
+	limits_wait_words(report, status->now, words);
+	if (!status->live || status->ledger.waiting == 0 || words[0] == '\0')
+		return;
+	/* That a rate keeps the next record for a moment is how it is meant to be. */
+	if (report_is_closed(report) || report->limit_until - status->now >= LIMIT_NOTED)
+		advise(add(found, FINDING_NOTE, "limit", "the agent %s", words),
 		       "nothing, or change [limits] in %s, then: systemctl reload reconify-agent",
 		       status->config_file);
 }

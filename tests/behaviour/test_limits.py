@@ -146,6 +146,20 @@ def test_status_without_limits_has_no_line_of_them(start):
     assert json.loads(json.dumps(empty))["daily"] is None and empty["rate"] == ""
 
 
+def test_a_rate_that_paces_records_is_nothing_to_note_and_closed_hours_are(start, spool, sink):
+    agent = start("rate = 1/s")
+    spool.add_many([{}] * 30)
+    support.eventually(lambda: limits_of(agent)["waits_for"] == "rate")
+    for _ in range(5):
+        status = agent.status()
+        assert status["verdict"] == "well" and status["findings"] == []
+    for lines in (f"hours = {closed_hours()[0]}", "rate = 1/h"):
+        agent.configure(KEYS + lines + "\n")
+        agent.signal(1)
+        note = support.eventually(lambda: (s := agent.status())["findings"] and s["findings"][0])
+        assert note["level"] == "note" and "the agent sends again at" in note["sentence"]
+
+
 def test_once_the_hours_are_over_nothing_is_called_being_delivered(start, spool, sink):
     agent = start("hours =")
     spool.add()
