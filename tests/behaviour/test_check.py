@@ -6,7 +6,9 @@ import datetime
 import json
 import os
 import re
+import shutil
 import ssl
+import subprocess
 
 import pytest
 
@@ -143,6 +145,22 @@ def test_a_configuration_that_holds_a_key_is_a_secret_too(agent, spool, sink, tm
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_key_that_this_user_may_not_read_is_no_word_on_the_agent(sink, tmp_path):
+    file = make_key_file(tmp_path / "keys", 0o600)
+    program, config = shutil.copy(support.AGENT, tmp_path), tmp_path / "agent.conf"
+    config.write_text(f"[endpoint]\nurl = {sink.url}\n[app a]\napp_key_file = {file}\n"
+                      f"api_key_file = {file}\n")
+    for mode in (0o711, 0o700):
+        file.parent.chmod(mode)
+        result = subprocess.run([program, "check", "--config", config, "--spool", tmp_path / "s.db"],
+                                user=65534, group=65534, extra_groups=[], env={}, timeout=60,
+                                capture_output=True, text=True)
+        told = [line for line in lines(result, "WRONG") if line.startswith("app a:")]
+        assert len(told) == 1 and "'check' as root tells" in told[0]
+        assert "its records wait" not in told[0]
+
+
 def test_strange_owners_are_remarked(check, spool, sink, tmp_path):
     file = make_key_file(tmp_path / "keys", 0o640)
     os.chown(file, 4711, 4712)
