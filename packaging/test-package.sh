@@ -217,7 +217,8 @@ holds 'the spool is 0660 still' is $spool 'regular file 660 reconify:reconify'
 # The same program as a later version.
 must dpkg-deb -R "$root$agent_package" "$work/later"
 must sed -i 's/^Version: .*/&+later/' "$work/later/DEBIAN/control"
-must dpkg-deb --root-owner-group -b "$work/later" "$root/later.deb"
+must mkdir "$root/later"
+must dpkg-deb --root-owner-group -b "$work/later" "$root/later/reconify-agent_later.deb"
 
 # And an earlier one, built as such, with another configuration file.
 earlier() (
@@ -282,18 +283,26 @@ keeps_all() {
 	waits && inside grep -q "^url = $endpoint" /etc/reconify-agent/agent.conf &&
 		inside test -s /etc/reconify-agent/app-key && inside test -s /etc/reconify-agent/api-key
 }
-holds 'apt upgrades the package' inside apt install /later.deb
+# readme_line WORD: runs the command that the README has behind it, where the later one is.
+readme_line() {
+	line=$(sed -n "s/^- $1: \`\([^\`]*\)\`.*/\1/p" README.md)
+	[ -n "$line" ] && inside sh -e -c "cd /later; $line"
+}
+later() {
+	readme_line Upgrade && inside dpkg -s reconify-agent | grep -q '^Version: .*+later$'
+}
+holds 'README, upgrade: apt upgrades the package' later
 holds 'configuration, keys and records are there still' keeps_all
 holds 'the folder is 2770 still' is /var/lib/reconify-agent 'directory 2770 reconify:reconify'
-holds 'apt removes the package' inside apt remove reconify-agent
+holds 'README, uninstall: apt removes the package' readme_line Uninstall
 holds 'configuration, keys and records are there after it' keeps_all
 purges() {
-	inside apt purge reconify-agent >"$work/purge" 2>&1
+	readme_line Purge >"$work/purge" 2>&1
 	code=$?
 	cat "$work/purge"
 	[ $code -eq 0 ] && grep -q 'the spool is kept' "$work/purge"
 }
-holds 'apt purges it, and says that the spool is kept' purges
+holds 'README, purge: apt purges it, and says that the spool is kept' purges
 holds 'keys and configuration are gone' refused inside test -e /etc/reconify-agent
 holds 'the record is there still' waits
 must inside apt install $agent_package
@@ -313,7 +322,7 @@ must inside apt install $agent_package
 must as alice sqlite3 "file:$spool?mode=rw" 'DELETE FROM interactions'
 must inside apt purge reconify-agent
 nothing_of_it() {
-	says_nothing inside find / -xdev -path /proc -prune -o -path /packages -prune -o \
+	says_nothing inside find / -xdev -path /proc -prune -o -path /packages -prune -o -path /later -prune -o \
 		-path /arrived -prune -o -path '/var/lib/apt/*' -prune -o \
 		\( -name '*reconify*' ! -name 'reconify-sink*' -o -nouser -o -nogroup \) -print
 }

@@ -46,6 +46,8 @@ try_release() {
 	root=$work/$1
 	must cp -a "$base" "$root"
 	must mount -t proc proc "$root/proc"
+	# Bullseye's systemd-analyze looks for its own cgroup.
+	must mount --rbind --make-rprivate /sys "$root/sys"
 	mkdir "$root/work" "$root/work/tmp"
 	must cp -a "build/deb/reconify-agent-$version" "$root/work/"
 	rm -rf "$root/work/reconify-agent-$version/build"
@@ -58,7 +60,8 @@ try_release() {
 	holds "$1: a record is delivered" inside env AUTOPKGTEST_TMP=/work/tmp \
 		"/work/reconify-agent-$version/debian/tests/delivers"
 	umount "$root/proc"
-	rm -rf "$root"
+	umount -l "$root/sys"
+	rm -rf --one-file-system "$root"
 }
 
 for release in "$@"; do
