@@ -348,7 +348,7 @@ static void touch(struct job *job, struct spool *spool)
 		job->read = SPOOL_OK; /* it answers; damage is passed over where it is met */
 }
 
-void job_run(struct job *job, struct spool **spool, const char *path)
+static void work(struct job *job, struct spool **spool, const char *path)
 {
 	job->settled = job->read = job->error.status = SPOOL_OK;
 	for (size_t i = 0; i < APP_PLACES; i++)
@@ -403,4 +403,20 @@ void job_run(struct job *job, struct spool **spool, const char *path)
 	} else {
 		job->error = *spool_last_error(*spool);
 	}
+}
+
+/* A connection that may only read stays so. It may have met the file, or the -shm that a
+ * producer was about to make, a moment before the group got its right to write. */
+static void open_anew(struct job *job, struct spool **spool, const char *path)
+{
+	struct spool_error unheard; /* the next job says it */
+	spool_close(*spool);
+	*spool = spool_open(path, SPOOL_WORK, job->config->max_record + SPOOL_ROW_SLACK, &unheard);
+}
+
+void job_run(struct job *job, struct spool **spool, const char *path)
+{
+	work(job, spool, path);
+	if (job->settled == SPOOL_DENIED)
+		open_anew(job, spool, path);
 }

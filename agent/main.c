@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
@@ -763,6 +764,9 @@ static int perform(const struct command *command, int argc, char **argv)
 int main(int argc, char **argv)
 {
 	secret_protect_process();
+	/* SQLite makes -wal and -shm under the umask and gives them the spool's mode a moment
+	 * later. Until then nobody of the group could open them, and an insert would fail. */
+	(void)umask(umask(S_IRWXO) & ~(mode_t)S_IRWXG);
 	if (argc < 2) {
 		print_usage(stderr);
 		return EX_USAGE;

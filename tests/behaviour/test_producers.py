@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -186,6 +187,26 @@ def test_whoever_creates_the_wal_the_other_inserts_and_the_agent_delivers(
     team.insert(first)
     sink.wait_for(7)
     assert team.agent.wait_until_empty()["balanced"]
+
+
+@as_root
+def test_an_agent_that_met_the_shm_before_the_group_could_write_it_settles_later(team, sink):
+    assert team.agent.command("init").returncode == 0
+    team.stay(FIRST_UID, support.insert_statement(support.EXAMPLE))
+    shm = pathlib.Path(f"{team.spool.path}-shm")
+    shm.chmod(0o640)  # as it is for a moment under the user's umask
+    team.agent.run()
+    eventually(lambda: "error: " in team.agent.errors(), what="a complaint")
+    shm.chmod(0o660)
+    assert team.agent.wait_until_empty()["balanced"]
+
+
+@as_root
+def test_what_the_agent_creates_is_never_closed_to_the_group_for_a_moment(team):
+    team.agent.run()
+    mask = re.search(r"^Umask:\s+(\d+)$",
+                     pathlib.Path(f"/proc/{team.agent.pid}/status").read_text(), re.MULTILINE)
+    assert int(mask[1], 8) == 0o007  # that of its start is 077
 
 
 @as_root
