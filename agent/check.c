@@ -1,7 +1,6 @@
 /* The check; see check.h. */
 #include "agent/check.h"
 
-#include <errno.h>
 #include <grp.h>
 #include <inttypes.h>
 #include <libgen.h>
@@ -104,26 +103,6 @@ static void print_findings(struct findings *findings, FILE *out)
 
 /* --- The configuration -------------------------------------------------- */
 
-/* Whether one of the app's key files is there and is closed to this user, though perhaps
- * not to the agent's. */
-static bool is_withheld(const struct config *config, const struct config_app *app)
-{
-	const char *files[] = { app->app_key_file, app->api_key_file };
-	bool withheld = false;
-	for (size_t i = 0; geteuid() != 0 && i < sizeof files / sizeof files[0]; i++) {
-		char *places[2] = { NULL, NULL };
-		if (files[i] == NULL)
-			continue;
-		config_key_places(config, files[i], places);
-		for (size_t place = 0; place < 2; place++) {
-			withheld = withheld || (places[place] != NULL &&
-			                        access(places[place], R_OK) != 0 && errno == EACCES);
-			free(places[place]);
-		}
-	}
-	return withheld;
-}
-
 static void check_config(struct findings *findings, const struct config *config)
 {
 	add(findings, FINE, 0, "configuration: %s",
@@ -134,7 +113,7 @@ static void check_config(struct findings *findings, const struct config *config)
 		    ? " (the agent that runs may have one from its own environment)" : "");
 	for (size_t i = 0; i < config->app_count; i++) {
 		const struct config_app *app = &config->apps[i];
-		if (app->missing != NULL && is_withheld(config, app))
+		if (app->missing != NULL && config_is_withheld(config, app))
 			add(findings, WRONG, EX_NOPERM, "app %s: %s; whether the agent may, 'check' as root "
 			    "tells", app->name, app->missing);
 		else if (app->missing != NULL)

@@ -123,6 +123,10 @@ void config_describe(const struct config *config,
  * where there is none. */
 void config_key_places(const struct config *config, const char *file, char *places[2]);
 
+/* True when one of the app's key files is there and is closed to this user, though perhaps
+ * not to the agent's: then what is missing here says nothing of the agent. */
+bool config_is_withheld(const struct config *config, const struct config_app *app);
+
 /* The app called `name` (compared as bytes), or NULL. */
 const struct config_app *config_find_app(const struct config *config, const char *name,
                                          size_t size);

@@ -194,6 +194,24 @@ void config_key_places(const struct config *config, const char *file, char *plac
 		places[1] = path_beside(config->file, file);
 }
 
+bool config_is_withheld(const struct config *config, const struct config_app *app)
+{
+	const char *files[] = { app->app_key_file, app->api_key_file };
+	bool withheld = false;
+	for (size_t i = 0; geteuid() != 0 && i < sizeof files / sizeof files[0]; i++) {
+		char *places[2] = { NULL, NULL };
+		if (files[i] == NULL)
+			continue;
+		config_key_places(config, files[i], places);
+		for (size_t place = 0; place < 2; place++) {
+			withheld = withheld || (places[place] != NULL &&
+			                        access(places[place], R_OK) != 0 && errno == EACCES);
+			free(places[place]);
+		}
+	}
+	return withheld;
+}
+
 /* Finds the key of `app` in its file. Returns NULL when it is known now, else a
  * sentence that says why not. */
 static char *load_key(const struct config *config, const struct config_app *app,

@@ -61,7 +61,8 @@ static void report_from_config(const struct config *config, struct report *repor
 	for (size_t i = 0; i < config->app_count; i++) {
 		struct report_app *app = &report->apps[report->app_count++];
 		(void)snprintf(app->name, sizeof app->name, "%s", config->apps[i].name);
-		app->held = config->apps[i].missing != NULL;
+		app->held = config->apps[i].missing != NULL &&
+		            !config_is_withheld(config, &config->apps[i]);
 		if (app->held)
 			(void)snprintf(app->reason, sizeof app->reason, "%s", config->apps[i].missing);
 	}

@@ -144,15 +144,20 @@ def test_a_configuration_that_holds_a_key_is_a_secret_too(agent, spool, sink, tm
     assert agent.command("check").returncode == 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_a_key_that_this_user_may_not_read_is_no_word_on_the_agent(sink, tmp_path):
     file = make_key_file(tmp_path / "keys", 0o600)
     program, config = shutil.copy(support.AGENT, tmp_path), tmp_path / "agent.conf"
     config.write_text(f"[endpoint]\nurl = {sink.url}\n[app a]\napp_key_file = {file}\n"
                       f"api_key_file = {file}\n")
+    spool = support.Spool(tmp_path / "s.db").init()
+    spool.path.chmod(0o666)
     for mode in (0o711, 0o700):
         file.parent.chmod(mode)
+        status = subprocess.run([program, "status", "--json", "--config", config,
+                                 "--spool", spool.path], user=65534, group=65534,
+                                extra_groups=[], env={}, timeout=60, capture_output=True)
+        assert json.loads(status.stdout)["apps"]["a"] == "up", status
         result = subprocess.run([program, "check", "--config", config, "--spool", tmp_path / "s.db"],
                                 user=65534, group=65534, extra_groups=[], env={}, timeout=60,
                                 capture_output=True, text=True)
