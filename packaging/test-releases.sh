@@ -46,8 +46,6 @@ try_release() {
 	root=$work/$1
 	must cp -a "$base" "$root"
 	must mount -t proc proc "$root/proc"
-	# Bullseye's systemd-analyze looks for its own cgroup.
-	must mount --rbind --make-rprivate /sys "$root/sys"
 	mkdir "$root/work" "$root/work/tmp"
 	must cp -a "build/deb/reconify-agent-$version" "$root/work/"
 	rm -rf "$root/work/reconify-agent-$version/build"
@@ -55,13 +53,17 @@ try_release() {
 		"cd /work/reconify-agent-$version && dpkg-buildpackage -us -uc -b -j2"
 	holds "$1: apt installs them" inside sh -e -c \
 		'apt-get install -y /work/reconify-agent_*.deb /work/reconify-sink_*.deb'
-	holds "$1: systemd has nothing to say about the unit" says_nothing inside \
-		systemd-analyze verify --man=no /lib/systemd/system/reconify-agent.service
+	# Bullseye's wants a cgroup of its own, and must not have the machine's.
+	if [ "$1" = bullseye ]; then
+		skip "$1: what systemd says about the unit, which it does not without a boot"
+	else
+		holds "$1: systemd has nothing to say about the unit" says_nothing inside \
+			systemd-analyze verify --man=no /lib/systemd/system/reconify-agent.service
+	fi
 	holds "$1: a record is delivered" inside env AUTOPKGTEST_TMP=/work/tmp \
 		"/work/reconify-agent-$version/debian/tests/delivers"
 	umount "$root/proc"
-	umount -l "$root/sys"
-	rm -rf --one-file-system "$root"
+	rm -rf "$root"
 }
 
 for release in "$@"; do
