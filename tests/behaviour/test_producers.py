@@ -203,6 +203,7 @@ def test_an_agent_that_met_the_shm_before_the_group_could_write_it_settles_later
 
 @as_root
 def test_what_the_agent_creates_is_never_closed_to_the_group_for_a_moment(team):
+    assert team.agent.command("init").returncode == 0
     team.agent.run()
     status = pathlib.Path(f"/proc/{team.agent.pid}/status")
     # That of its start is 077.
