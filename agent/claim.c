@@ -367,7 +367,9 @@ static void note_unknown_app(struct ship *ship, const char *name)
  * of the old one. */
 static void go_over(struct ship *ship, const struct job *job)
 {
-	flow_say(ship, LOG_WARNING, "the spool's file was replaced by another; going on with that");
+	flow_say(ship, LOG_WARNING, job->replaced
+	         ? "the spool's file was replaced by another; going on with that"
+	         : "the spool is open again; going on with what stands at its path");
 	if (job->abandoned)
 		flow_say(ship, LOG_ERROR, "the old file was deleted while records were in it that cannot "
 		         "be sent now (their app is held, or they fail): they are lost with it");
@@ -734,7 +736,7 @@ void claim_next(struct ship *ship)
 	memset(job, 0, offsetof(struct job, entries));
 	job->entry_count = 0;
 	job->has_swept = job->has_ledger = false;
-	job->end = job->reopened = job->abandoned = job->roomy = false;
+	job->end = job->reopened = job->replaced = job->abandoned = job->roomy = false;
 	job->need = 0;
 	job->unknown_count = 0;
 	job->damaged_from = job->damaged_to = 0;

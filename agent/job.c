@@ -329,6 +329,7 @@ static bool follow_path(struct job *job, struct spool **spool, const char *path)
 		(void)spool_apply(*spool, job->changes, job->change_count, job->wall);
 		job->change_count = 0;
 	}
+	job->replaced = *spool != NULL;
 	/* Closed first: SQLite then removes the -wal, which is not the new file's. */
 	spool_close(*spool);
 	*spool = spool_open(path, SPOOL_WORK, job->config->max_record + SPOOL_ROW_SLACK, &job->error);
@@ -410,6 +411,8 @@ static void work(struct job *job, struct spool **spool, const char *path)
 static void open_anew(struct job *job, struct spool **spool, const char *path)
 {
 	struct spool_error unheard; /* the next job says it */
+	if (spool_was_replaced(*spool, NULL))
+		return; /* by a file of which nothing is known yet: also for the next */
 	spool_close(*spool);
 	*spool = spool_open(path, SPOOL_WORK, job->config->max_record + SPOOL_ROW_SLACK, &unheard);
 }

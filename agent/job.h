@@ -101,7 +101,8 @@ struct job {
 	struct spool_ledger ledger;
 	bool roomy;               /* settled, and the file has free space to give back */
 	int64_t paused_at;        /* `pause`: since when; -1: it is not */
-	bool reopened;            /* the file was another one: all that was known is void */
+	bool reopened;            /* the file may be another one: all that was known is void */
+	bool replaced;            /* and it is: the one that was open stands there no more */
 	bool abandoned;           /* and rows of the old one, which has no name, are given up */
 	struct job_entry entries[JOB_ENTRIES];
 	size_t entry_count;

@@ -249,7 +249,7 @@ static void where_another_file_stands_the_old_one_is_read_while_nobody_else_coul
 	(void)load(place, 5, 0);
 	job->leave = true;
 	run(place);
-	assert_true(job->reopened && job->abandoned);
+	assert_true(job->reopened && job->replaced && job->abandoned);
 	assert_int_equal(job->entries[0].state, ENTRY_LOADED);
 }
 
@@ -263,6 +263,18 @@ static void a_file_that_has_a_name_is_let_go_for_another_at_once(void **state)
 	assert_true(job->reopened);
 	assert_false(job->abandoned);
 	assert_int_equal(job->entries[0].state, ENTRY_GONE);
+}
+
+static void a_spool_that_could_not_be_opened_is_not_said_to_be_another(void **state)
+{
+	struct place *place = *state;
+	insert(place->path, "default", 7);
+	spool_close(place->spool);
+	place->spool = NULL;
+	struct job *job = load(place, 7, 0);
+	run(place);
+	assert_true(job->reopened && !job->replaced);
+	assert_int_equal(job->entries[0].state, ENTRY_LOADED);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
@@ -279,6 +291,7 @@ int main(void)
 		TEST(an_empty_file_that_was_moved_away_is_let_go_and_its_books_are_closed),
 		TEST(where_another_file_stands_the_old_one_is_read_while_nobody_else_could),
 		TEST(a_file_that_has_a_name_is_let_go_for_another_at_once),
+		TEST(a_spool_that_could_not_be_opened_is_not_said_to_be_another),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
