@@ -84,7 +84,16 @@ enum spool_status spool_compare_schema(struct spool *spool,
                                        void *context)
 {
 	struct examination examination = { spool, found, context, NULL, false };
-	int rc = sqlite3_open(":memory:", &examination.model);
+	int rc;
+	if (schema_look(spool->db, &rc) == SCHEMA_OLDER) {
+		char sentence[PATH_MAX + 120];
+		(void)snprintf(sentence, sizeof sentence, "%s: made by an older reconify-agent; the agent "
+		               "brings it up to date when it starts, 'init' does it now", spool->path);
+		found(context, sentence);
+		return SPOOL_OK;
+	}
+	if (rc == SQLITE_OK)
+		rc = sqlite3_open(":memory:", &examination.model);
 	if (rc == SQLITE_OK)
 		rc = sqlite3_exec(examination.model, schema_sql, NULL, NULL, NULL);
 	if (rc == SQLITE_OK)

@@ -11,11 +11,12 @@
 /* PRAGMA application_id of every spool: "Rcfy". */
 #define SCHEMA_APPLICATION_ID 0x52636679
 /* PRAGMA user_version of this program's spools. */
-#define SCHEMA_VERSION 1
+#define SCHEMA_VERSION 2
 
 /* What stands in the file. */
 enum schema_state {
 	SCHEMA_EMPTY,   /* nothing: a new file, or one whose creation was cut short */
+	SCHEMA_OLDER,
 	SCHEMA_CURRENT,
 	SCHEMA_NEWER,
 	SCHEMA_FOREIGN,
@@ -23,8 +24,10 @@ enum schema_state {
 };
 enum schema_state schema_look(sqlite3 *db, int *rc);
 
-/* Brings an empty file to SCHEMA_VERSION; there is no older one yet. Safe beside another process
- * that does the same. Returns a SQLite result code. */
+/* Brings an empty or an older file to SCHEMA_VERSION. Its rows stay where they are: what is
+ * missing is created, and what is otherwise gets this version's text. A table whose columns
+ * somebody changed stays as it is, for 'check' to name. Safe beside producers, and beside
+ * another process that does the same. Returns a SQLite result code. */
 int schema_migrate(sqlite3 *db);
 
 extern const char schema_sql[];

@@ -335,6 +335,9 @@ static enum spool_status settle_schema(struct spool *spool, enum spool_mode mode
 	                    !has_one_byte(spool->path) && wait_for_lock(NULL, waits); waits++)
 		state = schema_look(spool->db, &rc);
 	switch (state) {
+	case SCHEMA_OLDER:
+		rc = mode == SPOOL_READ ? SQLITE_OK : schema_migrate(spool->db);
+		return rc == SQLITE_OK ? SPOOL_OK : spool_explain(error, spool->path, spool->db, rc);
 	case SCHEMA_CURRENT:
 		return SPOOL_OK;
 	case SCHEMA_FOREIGN:

@@ -109,7 +109,8 @@ static char *contents(const struct place *place)
 		"SELECT 'note ' || name || value FROM agent_state UNION ALL "
 		"SELECT 'ledger ' || accepted || ' ' || delivered || ' ' || dead || ' ' || discarded || ' ' "
 		"|| purged || ' ' || removed || ' ' || in_bytes || ' ' || out_bytes || ' ' || max_spool "
-		"FROM ledger)");
+		"FROM ledger UNION ALL SELECT 'schema ' || user_version || ' ' || (SELECT count(*) || ' ' "
+		"|| sum(length(sql)) FROM sqlite_master) FROM pragma_user_version)");
 }
 
 static void remove_files(const struct place *place)
@@ -684,6 +685,27 @@ static void an_opening_that_fails_leaves_the_file_as_it_is(void **state)
 	fail_each(state, openings, COUNT(openings));
 }
 
+/* It lacks an index and a trigger, and has another trigger and a table of another text. */
+static void make_older(struct place *place)
+{
+	begin_again(place, false);
+	execute(place->path, "DROP INDEX dead_letters_died; DROP TRIGGER interactions_known_key;"
+	        "DROP TRIGGER interactions_check; CREATE TRIGGER interactions_check BEFORE INSERT ON "
+	        "interactions BEGIN SELECT 1; END; PRAGMA user_version = 1; PRAGMA writable_schema = ON;"
+	        "UPDATE sqlite_master SET sql = replace(sql, 'DEFAULT ''chat''', 'DEFAULT ''any''') "
+	        "WHERE name = 'interactions'");
+	keep_as_beginning(place);
+}
+
+static void a_migration_that_fails_has_done_nothing_and_can_be_repeated(void **state)
+{
+	static const struct operation migration = { .name = "migrating", .run = open_to_work,
+	                                            .opens = true, .stride = 3 };
+	struct place *place = *state;
+	make_older(place);
+	fail_each_call(place, &migration);
+}
+
 /* --- Importing and shrinking --------------------------------------------- */
 
 static struct spool_value text_of(const char *text)
@@ -1132,7 +1154,7 @@ static void a_file_without_auto_vacuum_keeps_its_pages(void **state)
 	begin_again(place, false);
 	remove_files(place);
 	execute(place->path, spool_schema());
-	execute(place->path, "PRAGMA application_id = 0x52636679; PRAGMA user_version = 1;"
+	execute(place->path, "PRAGMA application_id = 0x52636679; PRAGMA user_version = 2;"
 	        "INSERT INTO interactions (model_id, request_body, response_body) VALUES "
 	        "('m', zeroblob(4096 * 1100), '{}'); DELETE FROM interactions");
 	assert_int_equal(open_as(place, SPOOL_WORK), SPOOL_OK);
@@ -1365,6 +1387,7 @@ int main(void)
 		HOLDS(a_settle_that_fails_has_done_nothing_and_can_be_repeated),
 		HOLDS(a_look_fails_with_a_sentence_or_sees_all),
 		HOLDS(an_opening_that_fails_leaves_the_file_as_it_is),
+		HOLDS(a_migration_that_fails_has_done_nothing_and_can_be_repeated),
 		HOLDS(an_import_that_fails_has_added_nothing_and_can_be_repeated),
 		HOLDS(a_shrinking_that_fails_keeps_all),
 		HOLDS(a_salvage_that_fails_can_be_repeated_and_keeps_all),
