@@ -19,10 +19,12 @@
 
 #include "agent/lock.h"
 #include "agent/probe.h"
+#include "agent/screen.h"
 #include "agent/status.h"
 #include "agent/words.h"
 #include "spool/spool.h"
 
+#define LABEL_COLUMNS 8 /* "WRONG   " */
 #define DAY INT64_C(86400)
 /* Authorities renew theirs a month before. */
 #define CERTIFICATE_DAYS_MIN 14
@@ -84,18 +86,59 @@ static size_t count(const struct findings *findings, enum severity severity)
 	return found;
 }
 
-/* Prints all, worst first, and frees them. */
-static void print_findings(struct findings *findings, FILE *out)
+/* A sentence behind `label`; on a terminal in its width. */
+static void print_sentence(FILE *out, const char *label, const char *sentence)
 {
-	static const char *const words[] = { "WRONG ", "remark", "ok    " };
+	const struct screen screen = screen_for(fileno(out));
+	char *clean = NULL;
+	size_t size = 0;
+	FILE *memory = open_memstream(&clean, &size);
+	if (memory != NULL)
+		words_line(memory, sentence);
+	if (memory == NULL || fclose(memory) != 0) {
+		free(clean);
+		(void)fprintf(out, "%s(no memory for this line)\n", label);
+		return;
+	}
+	(void)fputs(label, out);
+	screen_wrap(&screen, out, (int)strlen(label), LABEL_COLUMNS, clean);
+	free(clean);
+}
+
+/* Prints all, worst first. */
+static void print_findings(const struct findings *findings, FILE *out)
+{
+	static const char *const words[] = { "WRONG   ", "remark  ", "ok      " };
 	for (int severity = WRONG; severity < SEVERITIES; severity++)
 		for (size_t i = 0; i < findings->count; i++) {
 			if ((int)findings->list[i].severity != severity)
 				continue;
-			(void)fprintf(out, "%s  ", words[severity]);
-			words_line(out, findings->list[i].sentence);
-			(void)fputc('\n', out);
+			print_sentence(out, words[severity], findings->list[i].sentence);
 		}
+}
+
+/* In one sentence, last, where a terminal's window stands: the first lines are out of it. */
+static void print_summary(const struct findings *findings, FILE *out)
+{
+	size_t wrong = count(findings, WRONG), remarks = count(findings, REMARK);
+	const char *worst = NULL;
+	char begin[32] = "nothing is wrong", *line;
+	for (size_t i = findings->count; i > 0; i--)
+		if (findings->list[i - 1].severity == (wrong > 0 ? WRONG : REMARK))
+			worst = findings->list[i - 1].sentence;
+	if (wrong > 0)
+		(void)snprintf(begin, sizeof begin, "%zu wrong", wrong);
+	if (asprintf(&line, "%s, %zu to be looked at%s%s", begin, remarks,
+	             wrong + remarks > 1 ? ": see the first lines. The worst: "
+	             : worst != NULL     ? ": "
+	                                 : "", worst != NULL ? worst : "") < 0)
+		return;
+	print_sentence(out, "", line);
+	free(line);
+}
+
+static void free_findings(struct findings *findings)
+{
 	for (size_t i = 0; i < findings->count; i++)
 		free(findings->list[i].sentence);
 	free(findings->list);
@@ -506,11 +549,10 @@ static void print_key(void *context, const struct config_item *item)
 {
 	const struct listing *listing = context;
 	char *line = NULL;
-	if (asprintf(&line, "%s[%s] %s =%s%s (%s)", listing->prefix, item->section, item->key,
+	if (asprintf(&line, "[%s] %s =%s%s (%s)", item->section, item->key,
 	             *item->value != '\0' ? " " : "", item->value, item->origin) < 0)
 		return;
-	words_line(listing->out, line);
-	(void)fputc('\n', listing->out);
+	print_sentence(listing->out, listing->prefix, line);
 	free(line);
 }
 
@@ -529,14 +571,10 @@ int check_all(const struct config *config, FILE *out)
 	check_spool(&findings, config);
 	check_endpoint(&findings, config);
 	check_host(&findings, config);
-	size_t wrong = count(&findings, WRONG), remarks = count(&findings, REMARK);
 	print_findings(&findings, out);
 	config_describe(config, print_key, &listing);
-	/* Last, where a terminal's window stands. */
-	if (wrong > 0)
-		(void)fprintf(out, "%zu wrong, %zu to be looked at: see the first lines\n", wrong, remarks);
-	else
-		(void)fprintf(out, "nothing is wrong, %zu to be looked at\n", remarks);
+	print_summary(&findings, out);
+	free_findings(&findings);
 	return findings.code;
 }
 
@@ -595,5 +633,6 @@ int check_send(const struct config *config, const char *app, FILE *out)
 		if (app == NULL || strcmp(config->apps[i].name, app) == 0)
 			send_for(&findings, config, &config->apps[i]);
 	print_findings(&findings, out);
+	free_findings(&findings);
 	return findings.code;
 }

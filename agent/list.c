@@ -139,6 +139,13 @@ static enum spool_status list_page(struct spool *spool, const struct selection *
 	return status == SPOOL_OK && *left == 0 ? SPOOL_END : status;
 }
 
+/* On stderr: what reads the list gets no line that is no record. */
+static void say_none(FILE *out, const char *sentence)
+{
+	(void)fflush(out);
+	(void)fprintf(stderr, "reconify-agent: %s\n", sentence);
+}
+
 enum spool_status list_records(struct spool *spool, const struct selection *selection,
                                int64_t now, FILE *out)
 {
@@ -166,6 +173,10 @@ enum spool_status list_records(struct spool *spool, const struct selection *sele
 			status = around_damage(spool, selection->dead, &from, INT64_MAX);
 		}
 	}
+	if (status == SPOOL_END && !damaged && !selection->json && left == selection->limit)
+		say_none(out, selection->filtered ? "no record is meant by these filters"
+		                                  : selection->dead ? "there are no dead letters"
+		                                                    : "nothing waits");
 	if (status == SPOOL_OK || status == SPOOL_END)
 		status = damaged ? SPOOL_DAMAGED : SPOOL_OK;
 	return status;
@@ -222,5 +233,7 @@ enum spool_status list_receipts(struct spool *spool, const struct selection *sel
 		last = receipts[count - 1];
 		status = spool_receipts(spool, &last, receipts, PAGE, &count);
 	}
+	if (status == SPOOL_OK && !selection->json && left == selection->limit)
+		say_none(out, "there are no receipts of delivered records");
 	return status;
 }

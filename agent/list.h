@@ -11,7 +11,8 @@
 /* Lists what is selected, by id. `now` is ms since 1970. Holds up nobody, however
  * slowly `out` is read. SPOOL_DAMAGED: some could not be read, which was said, and all
  * others are listed. SPOOL_OK, or else what spool_last_error() says; what could not be
- * written is left to ferror(). */
+ * written is left to ferror(). Where there is none, a sentence on stderr says so, but for
+ * JSON. */
 enum spool_status list_records(struct spool *spool, const struct selection *selection,
                                int64_t now, FILE *out);
 

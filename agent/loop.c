@@ -99,6 +99,7 @@ struct loop {
 	const struct loop_options *options;
 	struct config *config;
 	struct config *next_config; /* waits for a moment at which no job runs */
+	bool next_for_keys;         /* it was read since a key had changed, nobody asked */
 	struct ship *ship;
 	uv_loop_t uv;
 	bool has_loop, has_locks;
@@ -1137,6 +1138,7 @@ static void reload(struct loop *loop, bool for_keys)
 	}
 	config_free(loop->next_config);
 	loop->next_config = config;
+	loop->next_for_keys = for_keys;
 }
 
 static void begin_stop(struct loop *loop, int code)
@@ -1172,7 +1174,8 @@ static void go_on(struct loop *loop)
 		forget_connections(loop);
 		watch_keys(loop);
 		log_adapt(&loop->options->log, loop->config);
-		log_line(&loop->options->log, LOG_INFO, "configuration reloaded");
+		log_line(&loop->options->log, LOG_INFO, loop->next_for_keys
+		         ? "configuration reloaded, as its keys have changed" : "configuration reloaded");
 		notify_ready(&loop->options->notify);
 	}
 	run_hooks(loop);

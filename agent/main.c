@@ -431,8 +431,15 @@ static int import(const struct call *call, const struct config *config, struct s
 	const char *name = call->arguments[0];
 	bool standard = strcmp(name, "-") == 0;
 	FILE *in = standard ? stdin : fopen(name, "re");
+	int reason = errno;
+	struct stat kind;
+	if (in != NULL && fstat(fileno(in), &kind) == 0 && S_ISDIR(kind.st_mode)) {
+		if (!standard)
+			(void)fclose(in);
+		in = NULL;
+		reason = EISDIR;
+	}
 	if (in == NULL) {
-		int reason = errno;
 		(void)fprintf(stderr, "reconify-agent: %s: %s; nothing was imported\n", name,
 		              strerror(reason));
 		return reason == EACCES ? EX_NOPERM : EX_NOINPUT;
@@ -633,7 +640,8 @@ static int perform_with(const struct command *command, struct call *call)
 	bool any = strstr(command->arguments, "...") != NULL;
 	if (!any && call->argument_count != (command->arguments[0] != '\0' ? 1 : 0)) {
 		if (call->argument_count == 0)
-			(void)complain(EX_USAGE, "an argument is missing");
+			(void)fprintf(stderr, "reconify-agent: %s: %s is missing\n", command->name,
+			              command->arguments);
 		else
 			(void)fprintf(stderr, "reconify-agent: %s: '%s' is an argument too many\n", command->name,
 			              call->arguments[command->arguments[0] != '\0' ? 1 : 0]);

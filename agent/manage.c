@@ -168,10 +168,11 @@ static int confirm(const char *name, const char *what, bool yes)
 		return EX_USAGE;
 	}
 	(void)fprintf(stderr, "%s? They are gone for ever then. [y/N] ", what);
-	if (fgets(answer, sizeof answer, stdin) != NULL &&
-	    (answer[0] == 'y' || answer[0] == 'Y'))
+	const char *given = fgets(answer, sizeof answer, stdin);
+	if (given != NULL && (answer[0] == 'y' || answer[0] == 'Y'))
 		return EX_OK;
-	(void)fprintf(stderr, "reconify-agent: nothing was changed\n");
+	/* After Ctrl-D the cursor still stands behind the question. */
+	(void)fprintf(stderr, "%sreconify-agent: nothing was changed\n", given == NULL ? "\n" : "");
 	return EX_TEMPFAIL;
 }
 
@@ -222,11 +223,14 @@ int manage_discard(const struct config *config, struct spool *spool,
 	struct work work = work_for(spool, CHANGE_DISCARDED, "discard", selection);
 	char what[80];
 	int64_t count = (int64_t)selection->id_count;
-	if (selection->id_count == 0 && !selection->yes && isatty(STDIN_FILENO))
+	bool asked = !selection->yes && isatty(STDIN_FILENO);
+	if (selection->id_count == 0 && asked)
 		do_filtered(&work, true, &count);
 	(void)snprintf(what, sizeof what, "Discard %" PRId64 " %s", count,
 	               selection->id_count > 0 ? counted(count, "record", "records")
 	                                       : counted(count, "dead letter", "dead letters"));
+	if (asked && count == 0 && work.code == EX_OK)
+		return conclude(&work, "discarded"); /* there is nothing to ask about */
 	int code = work.code != EX_OK ? work.code : confirm(work.name, what, selection->yes);
 	if (code != EX_OK)
 		return code;
@@ -245,20 +249,25 @@ int manage_purge(const struct config *config, struct spool *spool,
 	struct work work = work_for(spool, CHANGE_PURGED, "purge", selection);
 	char what[80];
 	int64_t waiting = 0, dead = 0;
-	if (!selection->yes && isatty(STDIN_FILENO)) {
+	bool asked = !selection->yes && isatty(STDIN_FILENO);
+	if (asked) {
 		do_filtered(&work, false, &waiting);
 		do_filtered(&work, true, &dead);
 	}
 	(void)snprintf(what, sizeof what, "Purge %" PRId64 " waiting and %" PRId64 " dead records",
 	               waiting, dead);
-	int code = work.code != EX_OK ? work.code : confirm(work.name, what, selection->yes);
+	bool none = asked && waiting + dead == 0; /* nothing to ask about, nor to take away */
+	int code = work.code != EX_OK ? work.code
+	           : none             ? EX_OK
+	                              : confirm(work.name, what, selection->yes);
 	if (code != EX_OK)
 		return code;
 	if (spool_failed(&work, spool_overwrite(spool, true)))
 		return work.code;
 	/* In this order: what dies meanwhile is met as a dead letter. */
-	do_filtered(&work, false, NULL);
-	if (work.code == EX_OK)
+	if (!none)
+		do_filtered(&work, false, NULL);
+	if (!none && work.code == EX_OK)
 		do_filtered(&work, true, NULL);
 	tell_agent(config, CLIENT_FORGET);
 	/* Also where nothing was found: perhaps an earlier purge could not end it. */

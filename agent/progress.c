@@ -17,45 +17,45 @@
 #define COLUMNS_MIN 20
 #define COLUMNS_MAX 78 /* what a line of the log replaces, usually */
 #define BAR_MIN 10
+#define PACE_SIZE 64
 
 static int64_t left_of(const struct progress *progress, int64_t done)
 {
 	return done < progress->total ? progress->total - done : 0;
 }
 
-static void rate_words(double rate, char into[WORDS_SHORT])
+/* "10/s" and "30s left", each behind `gap`; nothing of what is not known yet. */
+static void pace_words(const struct progress *progress, int64_t done, const char *gap,
+                       char into[PACE_SIZE])
 {
+	char span[WORDS_SHORT];
+	double rate = progress->rate;
+	into[0] = '\0';
 	if (rate < 0)
-		(void)snprintf(into, WORDS_SHORT, "-/s");
-	else
-		(void)snprintf(into, WORDS_SHORT, rate < 10 ? "%.1f/s" : "%.0f/s", rate);
-}
-
-static void time_left(const struct progress *progress, int64_t done, char into[WORDS_SHORT])
-{
-	double seconds = progress->rate > 0.001 ? (double)left_of(progress, done) / progress->rate
-	                                        : -1;
-	(void)words_span(seconds < 0 || seconds > 1e9 ? -1 : (int64_t)(seconds * 1000), into);
+		return;
+	double seconds = rate > 0.001 ? (double)left_of(progress, done) / rate : -1;
+	int used = snprintf(into, PACE_SIZE, rate < 10 ? "%s%.1f/s" : "%s%.0f/s", gap, rate);
+	if (used > 0 && used < PACE_SIZE && seconds >= 0 && seconds <= 1e9)
+		(void)snprintf(into + used, PACE_SIZE - (size_t)used, "%s%s left", gap,
+		               words_span((int64_t)(seconds * 1000), span));
 }
 
 void progress_line(const struct progress *progress, int64_t done, unsigned columns,
                    char into[PROGRESS_LINE_SIZE])
 {
-	char rate[WORDS_SHORT], left[WORDS_SHORT], numbers[160];
-	rate_words(progress->rate, rate);
-	time_left(progress, done, left);
+	char pace[PACE_SIZE], numbers[160];
+	pace_words(progress, done, columns == 0 ? ", " : "  ", pace);
 	if (done > progress->total)
 		done = progress->total;
 	if (columns == 0) {
-		(void)snprintf(into, PROGRESS_LINE_SIZE, progress->rate < 0
-		               ? "reconify-agent: %" PRId64 " of %" PRId64 " records done"
-		               : "reconify-agent: %" PRId64 " of %" PRId64 " records done, %s, %s left",
-		               done, progress->total, rate, left);
+		(void)snprintf(into, PROGRESS_LINE_SIZE,
+		               "reconify-agent: %" PRId64 " of %" PRId64 " records done%s", done,
+		               progress->total, pace);
 		return;
 	}
 	int percent = progress->total > 0 ? (int)(done * 100 / progress->total) : 100;
-	(void)snprintf(numbers, sizeof numbers, "%3d%%  %" PRId64 " of %" PRId64 "  %s  %s left",
-	               percent, done, progress->total, rate, left);
+	(void)snprintf(numbers, sizeof numbers, "%3d%%  %" PRId64 " of %" PRId64 "%s", percent, done,
+	               progress->total, pace);
 	size_t width = columns < COLUMNS_MAX ? columns : COLUMNS_MAX, used = strlen(numbers);
 	if (used + BAR_MIN + 3 > width) {
 		(void)snprintf(into, PROGRESS_LINE_SIZE, "%.*s", (int)width, numbers);

@@ -106,10 +106,7 @@ static void put_word(FILE *out, const char *word, size_t size)
 		                                                               : word[i], out);
 }
 
-/* Writes the text from column `at` on, with line breaks where it is to keep to a
- * width, and further lines from column `indent` on. */
-static void put_wrapped(const struct screen *screen, FILE *out, int at, int indent,
-                        const char *text)
+void screen_wrap(const struct screen *screen, FILE *out, int at, int indent, const char *text)
 {
 	bool first = true;
 	while (*text != '\0') {
@@ -139,7 +136,7 @@ say(const struct screen *screen, FILE *out, const char *label, const char *forma
 	(void)vsnprintf(text, sizeof text, format, arguments);
 	va_end(arguments);
 	(void)fprintf(out, "%-*s", INDENT, label);
-	put_wrapped(screen, out, INDENT, INDENT, text);
+	screen_wrap(screen, out, INDENT, INDENT, text);
 }
 
 /* --- The verdict -------------------------------------------------------- */
@@ -149,7 +146,7 @@ static void put_head(const struct screen *screen, FILE *out, const char *colour,
 {
 	(void)fprintf(out, "%s%s%s: ", screen->colours ? colour : "", word,
 	              screen->colours ? "\033[0m" : "");
-	put_wrapped(screen, out, (int)strlen(word) + 2, 4, text);
+	screen_wrap(screen, out, (int)strlen(word) + 2, 4, text);
 }
 
 static void print_verdict(const struct screen *screen, const struct status *status, FILE *out)
@@ -167,7 +164,7 @@ static void print_verdict(const struct screen *screen, const struct status *stat
 		         found[i].sentence);
 		if (found[i].advice[0] != '\0') {
 			(void)fprintf(out, "    do: ");
-			put_wrapped(screen, out, 8, 8, found[i].advice);
+			screen_wrap(screen, out, 8, 8, found[i].advice);
 		}
 	}
 	(void)fputc('\n', out);

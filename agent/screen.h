@@ -19,6 +19,11 @@ struct screen screen_for(int file);
 /* True where `file` is a terminal that can move its cursor. */
 bool screen_is_terminal(int file);
 
+/* Writes `text`, whose first line goes on at column `at`, with line breaks between words
+ * where it is to keep to a width, and further lines from column `indent` on; ends the
+ * line. */
+void screen_wrap(const struct screen *screen, FILE *out, int at, int indent, const char *text);
+
 void screen_print(const struct screen *screen, const struct status *status, FILE *out);
 
 #endif

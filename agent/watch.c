@@ -14,9 +14,10 @@
 
 #include "agent/screen.h"
 
-/* The second screen, as an editor has it, without a cursor; and back. */
-#define ENTER "\033[?1049h\033[?25l\033[H\033[2J"
-#define LEAVE "\033[?25h\033[?1049l"
+/* The second screen, as an editor has it, without a cursor, and with what is too wide cut
+ * off: wrapped, it would push out the first lines, which matter most; and back. */
+#define ENTER "\033[?1049h\033[?25l\033[?7l\033[H\033[2J"
+#define LEAVE "\033[?7h\033[?25h\033[?1049l"
 #define LINE_END "\033[K" /* what stood there before goes */
 #define REST "\033[J"
 #define BOLD_END "\033[0m"
@@ -89,9 +90,8 @@ static bool show(const struct watch *watch, const char *text)
 		(void)fprintf(out, "%.*s" BOLD_END LINE_END "\r\n", (int)length, text);
 		text += length + (text[length] == '\n');
 	}
-	(void)fprintf(out, "%s-- every %d s; q ends" LINE_END REST,
-	              *text != '\0' ? "(there is more: a taller window shows it) " : "",
-	              watch->seconds);
+	(void)fprintf(out, "-- every %d s; q ends%s" LINE_END REST, watch->seconds,
+	              *text != '\0' ? "; more in a taller window" : "");
 	bool shown = fclose(out) == 0 && write_all(frame, frame_size);
 	free(frame);
 	return shown;

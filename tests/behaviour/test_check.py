@@ -14,6 +14,7 @@ import pytest
 
 import badserver
 import support
+from test_status import Terminal
 from test_transport import Proxy
 
 KEY_LINE = re.compile(r"key     \[(.+?)\] (\w+) =(?: (.*))? \((.+)\)")
@@ -47,11 +48,28 @@ def test_the_worst_comes_first_and_the_last_line_sums_up(check, sink, spool):
     result = check(sink.url, rest="[app a]\n")
     marks = [line[:6].strip() for line in result.stdout.splitlines()[:-1]]
     assert marks == sorted(marks, key=["WRONG", "remark", "ok", "key"].index)
-    assert len(lines(result, "WRONG")) == 1 and "1 wrong" in result.stdout.splitlines()[-1]
+    (worst,) = lines(result, "WRONG")
+    last = result.stdout.splitlines()[-1]
+    assert last.startswith("1 wrong, ") and last.endswith(": " + worst)
     assert result.returncode == 78
     result = check(sink.url)
     assert result.returncode == 0
     assert result.stdout.splitlines()[-1].startswith("nothing is wrong")
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_on_a_terminal_lines_break_between_words_and_go_on_indented(agent, sink, columns):
+    agent.configure(f"[endpoint]\nurl = {sink.url}\n[app a]\n")
+    terminal = Terminal(agent, "check", columns=columns)
+    assert terminal.end()[0] == 78
+    shown = terminal.seen.decode().splitlines()
+    assert all(len(line) <= columns or " " not in line[8:] for line in shown)
+    whole = "\n".join(shown).replace("\n" + 8 * " ", " ").splitlines()
+    piped = agent.command("check").stdout.splitlines()
+    assert len(shown) > len(whole) == len(piped)
+    for one, other in zip(whole, piped):
+        assert re.sub(r"\d+", "N", one) == re.sub(r"\d+", "N", other)  # space and time go by
+    assert whole[-1].startswith("1 wrong, ")
 
 
 def test_each_key_is_told_with_its_value_and_where_it_came_from(check, spool, sink):

@@ -161,6 +161,59 @@ def test_the_example_has_every_key_with_its_default(tmp_path):
     assert told == own
 
 
+# ---- What the documents show as printed ----
+
+README = support.ROOT / "README.md"
+
+
+def shown(document):
+    """The document's text as it is read, each of its lines without what indents it."""
+    text = document.read_text().replace("\\(aq", "'")
+    return [line.lstrip() for line in text.splitlines()]
+
+
+def without_particulars(text):
+    """On one line, with no number, time or place."""
+    for particular, name in ((r"/\S*agent\.conf", "CONFIG"), (r"/\S*spool\.db", "SPOOL"),
+                             (r"\d[\d.:-]*", "N")):
+        text = re.sub(particular, name, text)
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("document", [README, MAN / "reconify-agent.1"], ids=lambda path: path.name)
+def test_the_lists_that_are_shown_have_the_programs_headings(document, agent):
+    headings = [agent.command("list", *more).stdout.strip() for more in ((), ("--dead",))]
+    told = [line for line in shown(document) if re.match(r"ID +AGE", line)]
+    assert told and set(told) <= set(headings)
+
+
+@pytest.mark.parametrize("document", [README, MAN / "reconify-agent.1"], ids=lambda path: path.name)
+def test_the_check_that_is_shown_sums_up_as_the_program_does(document, agent):
+    text = " ".join(shown(document))
+    example = without_particulars(text[text.index("# reconify-agent check WRONG") + 23:])
+    finding = example[len("WRONG "):example.index(" ok configuration: CONFIG ok app default: ")]
+    assert f"N wrong, N to be looked at: {finding}" in example
+    agent.point_to("https://api.example.invalid/")
+    real = without_particulars(agent.command("check").stdout)
+    assert finding.replace("example.com", "example.invalid") in real
+
+
+def test_the_status_that_is_shown_is_the_programs(agent, spool, sink):
+    page = manual("reconify-agent.1")
+    example = re.search(r"(?s)# reconify-agent status\n(.*?)\n\.Ed", page)[1]
+    sink.restart(script="401")
+    agent.configure("")
+    spool.add_many([{}, {}])
+    agent.run()
+    real = support.eventually(lambda: (text := agent.command("status").stdout)
+                              and "app held" in text and "in flight" not in text
+                              and "under way" not in text and text)
+    # What to do is different under systemd.
+    told, printed = (re.sub(r" do: .*? agent running ", " agent running ", without_particulars(text))
+                     for text in (example, real))
+    assert told == printed
+
+
 # ---- The spool's manual ----
 
 def test_the_manual_has_every_column(spool):

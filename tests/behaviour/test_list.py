@@ -5,6 +5,8 @@ import sqlite3
 import subprocess
 import time
 
+import pytest
+
 import support
 
 CANARY = "canary-of-a-person"
@@ -47,6 +49,20 @@ def test_each_waiting_record_is_a_line_of_80_columns_without_its_content(agent, 
     assert CANARY not in everything
     assert listed(agent)[0]["session"] == "s" * 300
     assert listed(agent)[1]["spooled_at"] == 10**12
+
+
+@pytest.mark.parametrize("options, said", [
+    ([], "nothing waits"), (["--dead"], "no dead letters"), (["--session", "s"], "filters"),
+    (["--delivered"], "no receipts")], ids=str)
+def test_an_empty_list_says_so_beside_what_programs_read(agent, spool, options, said):
+    result = agent.command("list", *options)
+    assert result.returncode == 0 and said in result.stderr
+    assert len(result.stdout.splitlines()) == 1  # the heading
+    result = agent.command("list", "--json", *options)
+    assert (result.returncode, result.stdout) == (0, "")
+    assert result.stderr == "" or "keep_delivered is 0" in result.stderr
+    spool.add()
+    assert options or agent.command("list").stderr == ""
 
 
 def test_each_dead_letter_is_a_line_with_its_reason(agent, spool, sink):

@@ -63,6 +63,16 @@ def test_form_and_level_are_taken_over_on_reload(agent, spool, sink):
     assert json.loads(lines(agent)[-1])["message"] == "configuration reloaded"
 
 
+def test_a_reload_that_nobody_asked_for_says_why(agent, spool, sink):
+    text = "[app b]\napp_key = {0}\napi_key = {0}\n"
+    agent.configure(text.format("first"))
+    agent.run()
+    agent.configure(text.format("second"))
+    eventually(lambda: "configuration reloaded, as its keys have changed" in agent.errors())
+    agent.signal(signal.SIGHUP)
+    eventually(lambda: lines(agent)[-1].endswith("configuration reloaded"))
+
+
 def test_a_flood_of_dead_letters_is_a_few_lines_and_a_count(agent, spool, sink):
     sink.restart(script=",".join(["422*5", "ok"] * 40))
     spool.add_many([{}] * 240)

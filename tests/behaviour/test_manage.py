@@ -12,6 +12,7 @@ import time
 import pytest
 
 import support
+from test_status import Terminal
 from support import eventually
 
 
@@ -132,7 +133,8 @@ def test_wrong_use_is_64_and_changes_nothing(agent, spool, sink, arguments):
     assert spool.run("SELECT * FROM interactions; SELECT * FROM ledger;") == before
 
 
-@pytest.mark.parametrize("answer, code, left", [("y\n", 0, 0), ("n\n", 75, 1), ("\n", 75, 1)])
+@pytest.mark.parametrize("answer, code, left", [("y\n", 0, 0), ("n\n", 75, 1), ("\n", 75, 1),
+                                                ("\x04", 75, 1)])
 def test_discard_asks_on_a_terminal(agent, spool, answer, code, left):
     spool.add()
     try:
@@ -147,7 +149,18 @@ def test_discard_asks_on_a_terminal(agent, spool, answer, code, left):
     said = os.read(master, 4096).decode()
     os.close(master)
     assert "Discard 1 record?" in said
+    assert code == 0 or "reconify-agent: nothing was changed\r\n" in said
+    assert answer != "\x04" or "\r\nreconify-agent:" in said  # a line of its own
     assert spool.count() == left
+
+
+@pytest.mark.parametrize("arguments", [["discard", "--all"], ["purge", "--user", "nobody"]], ids=" ".join)
+def test_where_nothing_is_meant_nothing_is_asked(agent, spool, arguments):
+    spool.add()
+    terminal = Terminal(agent, *arguments)
+    assert terminal.end()[0] == 0
+    assert terminal.seen.decode() == f"0 records {arguments[0].rstrip('e')}ed\r\n"
+    assert spool.count() == 1
 
 
 def test_taking_away_what_is_in_flight_at_full_speed_keeps_the_ledger_right(agent, spool, sink):

@@ -287,6 +287,16 @@ def test_watch_follows_the_size_of_its_window(agent, spool, sink):
     assert frame.count("\r\n") == 7
 
 
+def test_watch_cuts_what_is_wider_than_the_window_lest_the_first_lines_go(agent, spool):
+    spool.add()
+    terminal = Terminal(agent, "status", "--watch=3600", columns=30, rows=6)
+    eventually(lambda: "q ends" in terminal.read(), what="the screen")
+    terminal.press(b"q")
+    assert terminal.end() == (0, True)
+    seen = terminal.seen.decode()
+    assert seen.index("\x1b[?7l") < seen.index("PROBLEM") < seen.index("q ends") < seen.index("\x1b[?7h")
+
+
 def test_watch_without_a_terminal_writes_one_after_the_other(agent):
     agent.spawn(agent.arguments("status", "--json", "--watch", "1"), agent._environment())
     eventually(lambda: agent.output().count("\n") >= 2, what="two lines")

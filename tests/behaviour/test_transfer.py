@@ -189,6 +189,15 @@ def test_nothing_is_imported_where_the_triggers_are_not_the_schemas(agent, spool
     assert "mine" in result.stderr and spool.count() == 0
 
 
+def test_importing_a_folder_or_nothing_is_one_sentence(agent, spool, tmp_path):
+    result = agent.command("import", tmp_path)
+    assert (result.returncode, result.stdout) == (66, "")
+    assert result.stderr == f"reconify-agent: {tmp_path}: Is a directory; nothing was imported\n"
+    result = agent.command("import")
+    assert result.returncode == 64 and "import: FILE|- is missing" in result.stderr
+    assert "show: ID|UUID is missing" in agent.command("show").stderr
+
+
 def test_import_without_a_file_is_66_and_from_standard_input_works(agent, spool, tmp_path):
     assert agent.command("import", tmp_path / "none").returncode == 66
     assert agent.command("import", tmp_path).returncode == 74

@@ -37,7 +37,13 @@ static void a_bar_grows_with_what_is_done_and_says_rate_and_time_left(void **sta
 	assert_non_null(strstr(line, "100%  200 of 200"));
 	progress_line(&progress, 100, 0, line);
 	assert_string_equal(line, "reconify-agent: 100 of 200 records done, 10/s, 10s left");
+	progress.rate = 0; /* stands still: nobody knows how long */
+	progress_line(&progress, 100, 0, line);
+	assert_string_equal(line, "reconify-agent: 100 of 200 records done, 0.0/s");
 	progress.rate = -1;
+	progress_line(&progress, 0, 79, line);
+	assert_non_null(strstr(line, "] "));
+	assert_string_equal(strstr(line, "] "), "]   0%  0 of 200");
 	progress_line(&progress, 0, 0, line);
 	assert_string_equal(line, "reconify-agent: 0 of 200 records done");
 }
