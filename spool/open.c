@@ -239,7 +239,7 @@ static int configure(struct spool *spool, enum spool_mode mode)
 	(void)sqlite3_extended_result_codes(spool->db, 0);
 	(void)sqlite3_wal_autocheckpoint(spool->db, 0);
 	/* The window of records that are known fits into this; the default is 2 MB. */
-	(void)sqlite3_exec(spool->db, "PRAGMA cache_size = -512", NULL, NULL, NULL);
+	(void)sqlite3_exec(spool->db, "PRAGMA cache_size = -256", NULL, NULL, NULL);
 	(void)sqlite3_wal_hook(spool->db, note_commit, spool);
 	return sqlite3_busy_handler(spool->db, wait_for_lock, NULL);
 }
