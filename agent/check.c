@@ -331,7 +331,10 @@ static void check_folder(struct findings *findings, const struct config *config)
 	check_owner(findings, config, folder);
 	if (statvfs(folder, &space) == 0) {
 		uint64_t left = (uint64_t)space.f_bavail * space.f_frsize;
-		if (left < (uint64_t)config->max_spool)
+		if (left < STATUS_DISK_FULL)
+			add(findings, WRONG, EX_IOERR, "disk: the disk that the spool is on is full: inserts "
+			    "fail; make room ('df -h %s' shows which disk it is)", config->spool_path);
+		else if (left < (uint64_t)config->max_spool)
 			add(findings, REMARK, 0, "disk: %" PRIu64 " MiB are free where the spool is, less than "
 			    "max_spool (%" PRId64 " MiB): inserts may fail before", left >> 20,
 			    config->max_spool >> 20);

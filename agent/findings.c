@@ -12,8 +12,6 @@
 /* Of max_spool, in percent. */
 #define FILLED_WARNING 80
 #define FILLED_PROBLEM 98
-/* Bytes: less than this holds hardly a record, with what SQLite needs beside it. */
-#define DISK_PROBLEM (INT64_C(1) << 20)
 /* Ms: a limit that keeps everything for so long is worth a word. */
 #define LIMIT_NOTED 60000
 
@@ -167,7 +165,7 @@ static void judge_storage(const struct status *status, struct found *found)
 		advise(add(found, FINDING_PROBLEM, "ledger", "the ledger DOES NOT ADD UP: the file was "
 		           "changed by something else than the agent and producers' plain statements"),
 		       "reconify-agent check%s", status->options);
-	if (status->disk_free >= 0 && status->disk_free < DISK_PROBLEM)
+	if (status->disk_free >= 0 && status->disk_free < STATUS_DISK_FULL)
 		advise(add(found, FINDING_PROBLEM, "disk", "the disk that the spool is on is full: inserts "
 		           "fail"), "make room; df -h %s shows which disk it is", status->spool_path);
 	int64_t percent = ledger->max_spool > 0 ? ledger->bytes / (ledger->max_spool / 100 + 1) : 0;

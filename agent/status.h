@@ -12,6 +12,10 @@
 #include "agent/report.h"
 #include "spool/spool.h"
 
+/* Bytes free on the spool's disk: less holds hardly a record, with what SQLite needs
+ * beside it. */
+#define STATUS_DISK_FULL (1 << 20)
+
 struct status {
 	/* Borrowed, from the configuration; `options` is to be set by who wants the commands
 	 * of its advice complete: " --spool FILE", as this program was called. */

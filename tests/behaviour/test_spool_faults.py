@@ -296,7 +296,7 @@ def test_a_disk_that_fills_up_sends_nothing_again_and_settles_when_there_is_room
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="needs root to mount a small disk")
-def test_status_says_that_the_disk_is_full_until_there_is_room(agent, spool, tmp_path):
+def test_status_and_check_say_that_the_disk_is_full_until_there_is_room(agent, spool, tmp_path):
     def full():
         return "disk" in [finding["code"] for finding in agent.status()["findings"]]
     with small_disk(tmp_path / "disk") as folder:
@@ -306,8 +306,10 @@ def test_status_says_that_the_disk_is_full_until_there_is_room(agent, spool, tmp
         assert not full()
         ballast = fill(folder)
         assert full() and agent.status()["verdict"] == "problem"
+        told = "\nWRONG   disk: the disk that the spool is on is full"
+        assert told in "\n" + agent.command("check").stdout
         ballast.unlink()
-        assert not full()
+        assert not full() and told not in "\n" + agent.command("check").stdout
         assert agent.stop() == 0
 
 

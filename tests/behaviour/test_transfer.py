@@ -200,7 +200,7 @@ def test_importing_a_folder_or_nothing_is_one_sentence(agent, spool, tmp_path):
 
 def test_import_without_a_file_is_66_and_from_standard_input_works(agent, spool, tmp_path):
     assert agent.command("import", tmp_path / "none").returncode == 66
-    assert agent.command("import", tmp_path).returncode == 74
+    assert agent.command("import", tmp_path).returncode == 66
     assert agent.command("import", "-", input=json.dumps(GOOD)).returncode == 0
     assert spool.uuids() == ["ab" * 16]
 
