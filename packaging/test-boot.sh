@@ -145,6 +145,22 @@ same_spool() {
 arrived_uuids() {
 	find /trial/upgraded -name '*.json' | sed 's/.*-\(.*\)\.json$/\1/'
 }
+# As a spool of the schema's first version is, which lacks these and more.
+make_older() {
+	runuser -u reconify -- sqlite3 -batch -bail $spool <<-'SQL'
+		.timeout 5000
+		BEGIN IMMEDIATE;
+		DROP TRIGGER interactions_known_key;
+		DROP INDEX dead_letters_died;
+		PRAGMA user_version = 1;
+		COMMIT;
+	SQL
+}
+migrated() {
+	[ "$(sqlite3 "file:$spool?mode=ro" 'PRAGMA user_version')" -gt 1 ] &&
+		[ "$(sqlite3 "file:$spool?mode=ro" "SELECT count(*) FROM sqlite_master WHERE name IN
+			('interactions_known_key', 'dead_letters_died')")" = 2 ]
+}
 all_arrived() {
 	sort /tmp/inserted >/trial/inserted
 	arrived_uuids | sort -u >/trial/delivered
@@ -153,6 +169,7 @@ all_arrived() {
 runuser -u alice -- sh /trial/produce $spool &
 producer=$!
 holds 'a backlog grows' eventually inserted_more_than 200
+holds 'its spool is one of the first version' make_older
 backlog=$(waiting)
 count=$(inserted)
 pid=$(main_pid)
@@ -161,6 +178,7 @@ holds 'that is another version' upgraded
 holds 'the edited configuration is as it was' cmp /trial/edited.conf $conf
 holds 'what waited is in the same spool' same_spool
 holds 'the service runs, as another process' eventually runs_again "$pid"
+holds 'the schema is migrated' eventually migrated
 holds 'inserts went on' eventually inserted_more_than $((count + 20))
 reconify-sink --listen 127.0.0.1:8080 --record /trial/upgraded --quiet >>/trial/sink.log 2>&1 &
 sink=$!
@@ -182,6 +200,16 @@ holds 'and nothing came twice but what was in flight' \
 systemctl disable --now $unit
 holds 'the service stopped and disabled, an upgrade' dpkg --force-confdef -i /trial/agent.deb
 holds 'does not start it' state ActiveState inactive
+
+# A host that is online for minutes a day, as the README has it: the network's start drains.
+systemctl enable reconify-agent-drain
+runuser -u alice -- sqlite3 "file:$spool?mode=rw" "INSERT INTO interactions
+	(model_id, request_body, response_body) VALUES ('anthropic.claude-instant-v1', '{}', '{}')"
+holds 'a record waits while no agent runs' [ "$(waiting)" = 1 ]
+MODE=start IFACE=eth0 METHOD=static /etc/network/if-up.d/reconify-agent
+holds 'the start of the network has it delivered' eventually nothing_waits
+holds 'still no agent runs' state ActiveState inactive
+systemctl disable reconify-agent-drain
 systemctl enable $unit
 cp -p /trial/agent.conf $conf
 
