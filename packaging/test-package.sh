@@ -78,6 +78,42 @@ same_from_another_folder() {
 
 must sh packaging/deb.sh
 holds 'a build in another folder gives the same bytes' same_from_another_folder
+same_contents() {
+	for package in reconify-agent reconify-sink; do
+		dpkg-deb -c "$deb/${package}_${version}"_*.deb |
+			awk -v package=$package '$1 !~ /^d/ { print package, $1, $2, $6 }'
+	done | diff packaging/contents.txt -
+}
+holds 'they hold what packaging/contents.txt lists, and nothing else' same_contents
+parts_are_listed() {
+	objdump -p "$deb/reconify-agent-$version/build/reconify-agent" |
+		awk '$1 == "NEEDED" { print $2 }' >"$work/needed"
+	[ "$(wc -l <"$work/needed")" -gt 4 ] || return 1
+	while read -r library; do
+		package=$(dpkg-query -S "*/$library" | sed -n '1s/:.*//p')
+		grep -q "\"name\": \"$package\"" "$deb/reconify-agent_${version}"_*.spdx.json ||
+			{ echo "$library of $package is not listed" && return 1; }
+	done <"$work/needed"
+}
+holds 'the list of parts names every library that is linked' parts_are_listed
+released() {
+	GNUPGHOME=$work/gnupg
+	export GNUPGHOME
+	mkdir -m 700 "$GNUPGHOME" &&
+		gpg --batch --passphrase '' --quick-generate-key 'A test <test@localhost>' &&
+		sh packaging/release.sh dist && sh packaging/release.sh checksums test@localhost &&
+		(cd build/dist && sha256sum --check --strict SHA256SUMS &&
+			gpg --batch --verify SHA256SUMS.asc SHA256SUMS &&
+			grep -q "reconify-agent_$version" SHA256SUMS) || return 1
+	git ls-tree -r --name-only HEAD >"$work/committed"
+	tar -tzf "build/dist/reconify-agent-$version.tar.gz" | sed -n 's|^[^/]*/||; /[^/]$/p' |
+		sort | diff "$work/committed" -
+}
+if command -v gpg >/dev/null; then
+	holds 'a release has the sources as committed, and signed sums that hold' released
+else
+	skip 'the signed sums: there is no gpg here'
+fi
 holds 'lintian finds no error and no warning' \
 	lintian --allow-root --fail-on error,warning "$deb/reconify-agent_${version}"_*.changes
 holds 'mandoc finds nothing in the man pages' refused references_aside
