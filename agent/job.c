@@ -118,7 +118,7 @@ static bool build(struct job *job, struct spool *spool, const struct record *rec
 	(void)payload_write(record, &frame, entry->payload);
 	entry->state = ENTRY_LOADED;
 	if (job->room_bytes == SIZE_MAX)
-		job->room_bytes = job->config->memory > 0 ? (size_t)job->config->memory : 0;
+		job->room_bytes = (size_t)job->config->memory;
 	job->room_bytes = job->room_bytes > entry->size ? job->room_bytes - entry->size : 0;
 	return true;
 }
