@@ -92,7 +92,7 @@ $(B)/tests/%: tests/unit/%.c $(agent_parts) Makefile
 
 $(B)/tests/test_fuzz: $(fuzz_objects)
 # These let allocations fail (tests/unit/failing.h).
-$(addprefix $(B)/tests/,test_policy test_roster test_ship): unit_flags := -Wl,--wrap=malloc,--wrap=calloc
+$(addprefix $(B)/tests/,test_policy test_roster): unit_flags := -Wl,--wrap=malloc,--wrap=calloc
 # And here any call can (tests/unit/faults.h).
 wrapped := $(addprefix sqlite3_,step exec prepare_v2 prepare_v3 reset finalize open open_v2 close \
     wal_checkpoint_v2 busy_handler file_control db_config mprintf str_finish system_errno \
@@ -100,7 +100,7 @@ wrapped := $(addprefix sqlite3_,step exec prepare_v2 prepare_v3 reset finalize o
     strdup strndup open fcntl close stat fstat statfs access fsync fdatasync link rename unlink \
     fchmod fchown posix_fallocate pread pwrite opendir \
     geteuid nanosleep
-$(B)/tests/test_job $(B)/tests/test_spool_failures: unit_flags := $(addprefix -Wl$(comma)--wrap=,$(wrapped))
+$(addprefix $(B)/tests/,test_job test_ship test_spool_failures): unit_flags := $(addprefix -Wl$(comma)--wrap=,$(wrapped))
 
 # Each target for FUZZ_SECONDS, from the kept corpus on; FUZZ="NAME..." for some of them.
 # The programs are in build/fuzz; tests/fuzz/README.md.

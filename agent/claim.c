@@ -36,7 +36,7 @@ static bool was_overtaken(const struct ship *ship, const struct job_entry *entry
 		return false;
 	if (ship->scan == SCAN_ANY)
 		return ship->frontier < ship->job->from;
-	return ship->scan == SCAN_SESSION || !flow_is_aside(&ship->apps[entry->app]);
+	return ship->scan != SCAN_APP; /* its app is held, so nobody has gone before */
 }
 
 /* What is done with was met again. False: it is gone, or another row has its id now. */
@@ -135,7 +135,7 @@ static void no_probe_found(struct app *app, const struct job *job)
 	if (all && app->more_from < job->from)
 		return; /* rows before were put back while the job ran */
 	if (!job->end && all)
-		app->more_from = job->next > app->more_from ? job->next : app->more_from;
+		app->more_from = job->next;
 	else if (!job->end)
 		app->tried_from = job->next;
 	else if (all)
@@ -666,7 +666,7 @@ static void prepare_scan(struct ship *ship)
 		job->room_entries = ROSTER_SESSION_ROOM - session->count;
 	} else if (ship->more && known_ahead(ship) < WINDOW && ship->roster.waiting.count < WAITING_MAX &&
 	           prepare_skips(ship)) {
-		if (ship->roster.item_count == ship->kept_count && ship->roster.session_count == 0) {
+		if (ship->roster.item_count == ship->kept_count) {
 			/* Nothing is known: whatever is there is new, also under an old id. */
 			int64_t from = SPOOL_FIRST_ID;
 			for (size_t i = 0; i < APP_PLACES; i++)
@@ -677,9 +677,8 @@ static void prepare_scan(struct ship *ship)
 		ship->more = false; /* a wake while the job runs sets it again */
 		job->scan = SCAN_ANY;
 		job->from = ship->frontier;
+		_Static_assert(WINDOW <= JOB_ENTRIES, "what is loaded counts for both");
 		job->room_entries = WINDOW - known_ahead(ship);
-		if (job->room_entries > JOB_ENTRIES - job->load_count)
-			job->room_entries = JOB_ENTRIES - job->load_count;
 		for (size_t i = 0; i < APP_PLACES; i++)
 			job->skip_app[i] = flow_is_aside(&ship->apps[i]);
 	}

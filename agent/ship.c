@@ -104,7 +104,7 @@ void flow_bury(struct ship *ship, struct item *item, const char *code, const cha
  * not even the part of one at the end of what is kept. */
 static void mask_key(struct item *item, const char *key)
 {
-	size_t length = key != NULL ? strlen(key) : 0;
+	size_t length = strlen(key);
 	if (length < KEY_SIZE_MIN)
 		return;
 	for (size_t at = 0; at < item->said_size; at++) {
@@ -621,7 +621,7 @@ static void probe_failed(struct ship *ship, const struct item *item,
  * what the server said cannot be cleared of them, and is not kept. */
 static const struct config_app *keys_of(const struct ship *ship, const struct item *item)
 {
-	if (item->generation != ship->generation || item->app == APP_UNKNOWN)
+	if (item->generation != ship->generation)
 		return NULL;
 	return &ship->config->apps[item->app];
 }
@@ -807,6 +807,8 @@ static void set_alarm(struct ship *ship)
 			int64_t due = ship->apps[i].probe_due;
 			if (due != INT64_MAX && ship->closed)
 				due = flow_latest(due, ship->limit_until);
+			if (due != INT64_MAX && ship->breaker.state != DESTINATION_UP)
+				due = flow_latest(due, breaker_next_try(&ship->breaker, false));
 			if (ship->apps[i].held && ship->apps[i].more_from != INT64_MAX && due > time)
 				at = flow_least(at, due);
 		}
@@ -1147,8 +1149,6 @@ bool ship_reload(struct ship *ship, const struct config *config)
 
 static int64_t to_wall(const struct ship *ship, int64_t at)
 {
-	if (at == INT64_MAX)
-		return -1;
 	int64_t wait = at - flow_now(ship);
 	return ship->world.wall(ship->world.self) + (wait > 0 ? wait : 0);
 }

@@ -17,13 +17,15 @@
 #include <unistd.h>
 
 #include "agent/ship.h"
-#include "tests/unit/failing.h"
+#include "tests/unit/faults.h"
 
 #define SECOND INT64_C(1000)
 #define MINUTE (60 * SECOND)
 #define HOUR (60 * MINUTE)
 #define SEEDS 15
 #define WALL INT64_C(1700000000000)
+
+static const struct fault no_memory = { .name = "no memory", .memory = true };
 
 enum reply {
 	OK, S500, S503, S429, S409, S400, S401, S404, RESET, NO_CONNECTION, TIMED_OUT, HTML, LOCAL, S503_LATER
@@ -87,6 +89,7 @@ struct world {
 	uint64_t posts, jobs, alarms, pumped;
 	int64_t moment;
 	unsigned at_moment;
+	char told[1024]; /* the names of the events that a person was told of */
 	unsigned suspects;
 	char suspect[RECORD_UUID_SIZE + 1];
 	bool unordered; /* order within a session is not looked at (revived rows) */
@@ -247,6 +250,14 @@ static void world_say(void *self, enum config_log_level level, const char *sente
 	if (used + strlen(sentence) + 2 < sizeof world->said)
 		(void)snprintf(world->said + used, sizeof world->said - used, "%s\n", sentence);
 	assert_null(strstr(sentence, "SECRET"));
+}
+
+static void world_tell(void *self, const struct event *event)
+{
+	struct world *world = self;
+	size_t used = strlen(world->told);
+	(void)snprintf(world->told + used, sizeof world->told - used, "%s ",
+	               events_name(event->kind));
 }
 
 static struct answer answer_for(enum reply reply)
@@ -517,7 +528,7 @@ static void start_with(struct world *world, struct ship_options options)
 		.self = world, .now = world_now, .wall = world_wall, .zone = world_zone,
 		.random = world_random,
 		.work = world_work, .post = world_post, .alarm = world_alarm,
-		.suspect = world_suspect, .say = world_say
+		.suspect = world_suspect, .say = world_say, .tell = world_tell
 	};
 	world->ship = ship_new(world->config, &functions, &options);
 	assert_non_null(world->ship);
@@ -1762,6 +1773,435 @@ static void the_networks_return_is_a_try_at_once_and_nothing_else(void **state)
 	destroy(world);
 }
 
+/* --- One moment, hit exactly -------------------------------------------- */
+
+static void until_load(struct world *world)
+{
+	while (world->job == NULL || world->job->load_count == 0)
+		assert_true(turn(world, world->clock + 100 * HOUR));
+}
+
+static void until_flying(struct world *world, const struct row *row)
+{
+	while (!row->flying)
+		assert_true(turn(world, world->clock + 100 * HOUR));
+}
+
+/* The answer to this row comes now, as this. */
+static void answer_now(struct world *world, const struct row *row, enum reply reply)
+{
+	for (size_t i = 0; i < world->flight_count; i++)
+		if (world->flights[i].row == row) {
+			world->flights[i].reply = reply;
+			end_flight(world, i);
+			ship_go_on(world->ship);
+			return;
+		}
+	fail_msg("record %" PRId64 " is not under way", row->id);
+}
+
+static int64_t never_by_itself(struct world *world, const struct row *row)
+{
+	(void)world;
+	(void)row;
+	return 1000 * HOUR;
+}
+
+static void all_is_taken(struct world *world)
+{
+	world->reply = NULL;
+	world->latency = NULL;
+	for (size_t i = 0; i < world->row_count; i++)
+		world->rows[i].fate = OK;
+	for (size_t i = 0; i < world->flight_count; i++) {
+		world->flights[i].due = world->clock;
+		world->flights[i].reply = OK;
+	}
+	run_for(world, 24 * HOUR);
+	assert_int_equal(waiting(world), 0);
+	assert_true(balanced(world));
+}
+
+static void insert_many(struct world *world, int count, const char *app, const char *session,
+                        enum reply fate)
+{
+	execute(world, "BEGIN");
+	for (int i = 0; i < count; i++)
+		(void)insert(world, app, session, fate);
+	execute(world, "COMMIT");
+}
+
+static void what_a_server_quotes_is_kept_without_keys_but_for_those_that_hide_nothing(void **state)
+{
+	(void)state;
+	struct world *world = create_with("[endpoint]\nurl = https://example.net/\n"
+	                                  "[app default]\napp_key = err\napi_key = status\n", 1);
+	(void)insert(world, "default", "", S400);
+	start(world);
+	run_for(world, MINUTE);
+	assert_int_equal(ask(world, "SELECT CAST(server_said AS TEXT) = '{\"******\":\"error\"}' "
+	                            "FROM dead_letters"), 1);
+	/* Nor is it lost that it was rejected, where there is no memory for what was said. */
+	struct row *row = insert(world, "default", "", S400);
+	world->latency = never_by_itself;
+	ship_wake(world->ship);
+	until_flying(world, row);
+	faults.only = "malloc";
+	fail_after(&no_memory, 0, false);
+	answer_now(world, row, S400);
+	assert_true(stop_failing());
+	run_for(world, MINUTE);
+	assert_int_equal(dead(world), 2);
+	assert_int_equal(ask(world, "SELECT count(*) FROM dead_letters WHERE server_said IS NULL"), 1);
+	destroy(world);
+}
+
+static void a_record_whose_app_is_held_while_it_is_read_waits_with_it(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	struct row *busy = insert(world, "beta", "", S409);
+	start(world);
+	run_for(world, 100);
+	world->latency = never_by_itself;
+	struct row *other = insert(world, "beta", "", S401);
+	ship_wake(world->ship);
+	until_flying(world, other);
+	until_load(world);
+	answer_now(world, other, S401);
+	busy->fate = S401;
+	unsigned posts = busy->posts;
+	run_for(world, MINUTE);
+	assert_int_equal(busy->posts, posts);
+	all_is_taken(world);
+	destroy(world);
+}
+
+static void a_held_app_whose_probe_meets_an_outage_waits_for_both(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	struct row *probe = insert(world, "beta", "", S401);
+	start(world);
+	run_for(world, MINUTE);
+	probe->fate = NO_CONNECTION;
+	run_for(world, 20 * MINUTE);
+	world->latency = never_by_itself;
+	until_flying(world, probe);
+	insert_many(world, 300, "default", "", NO_CONNECTION);
+	ship_wake(world->ship);
+	run_for(world, SECOND);
+	answer_now(world, probe, NO_CONNECTION);
+	world->latency = NULL;
+	run_quietly(world, HOUR, 500);
+	assert_int_equal(waiting(world), 301);
+	/* The endpoint is back, the keys are not right yet. */
+	for (size_t i = 0; i < world->row_count; i++)
+		world->rows[i].fate = strcmp(world->rows[i].app, "beta") == 0 ? S401 : OK;
+	run_for(world, HOUR);
+	assert_int_equal(waiting(world), 1);
+	all_is_taken(world);
+	destroy(world);
+}
+
+static void a_held_app_whose_probe_finds_the_endpoint_held_is_probed_again(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= 8; seed++) { /* which of both is due first is chance */
+		struct world *world = create_with(plain_config, seed);
+		struct row *probe = insert(world, "beta", "", S401);
+		start(world);
+		run_for(world, MINUTE);
+		probe->fate = S404;
+		run_for(world, 20 * MINUTE);
+		assert_in_range(probe->posts, 3, 6);
+		probe->fate = OK;
+		run_quietly(world, 20 * MINUTE, 20);
+		assert_true(probe->accepted);
+		destroy(world);
+	}
+}
+
+static const char without_beta_keys[] =
+	"[endpoint]\nurl = https://example.net/\nconnections = 4\n"
+	"[app default]\napp_key = SECRETa\napi_key = SECRETb\n"
+	"[app beta]\napp_key = SECRETc\n"
+	"[app gamma]\napp_key = SECRETe\napi_key = SECRETf\n";
+
+static void what_is_answered_after_a_reload_counts_and_gives_no_app_its_keys_back(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	insert_many(world, 20, "default", "", OK);
+	start(world);
+	run_for(world, MINUTE); /* so that several may be on their way */
+	struct row *taken = insert(world, "beta", "", OK);
+	struct row *rejected = insert(world, "default", "", S400);
+	world->latency = never_by_itself;
+	ship_wake(world->ship);
+	until_flying(world, taken);
+	until_flying(world, rejected);
+	reload_with(world, without_beta_keys);
+	struct row *later = insert(world, "beta", "", OK);
+	answer_now(world, taken, OK);
+	answer_now(world, rejected, S400);
+	run_for(world, HOUR);
+	assert_true(taken->settled && rejected->dead);
+	assert_int_equal(later->posts, 0);
+	/* What was said to other keys could not be cleared of them. */
+	assert_int_equal(ask(world, "SELECT count(*) FROM dead_letters WHERE server_said IS NULL"), 1);
+	reload_with(world, plain_config);
+	all_is_taken(world);
+	destroy(world);
+}
+
+static void a_witness_that_another_of_its_session_now_stands_before_is_not_blamed(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	execute(world, "UPDATE sqlite_sequence SET seq = 50");
+	execute(world, "INSERT INTO sqlite_sequence SELECT 'interactions', 50 WHERE NOT EXISTS "
+	               "(SELECT 1 FROM sqlite_sequence WHERE name = 'interactions')");
+	struct row *witness = insert(world, "default", "s", S500);
+	assert_int_equal(witness->id, 51);
+	start(world);
+	run_for(world, 10 * MINUTE);
+	struct report report;
+	report_of(world, &report);
+	assert_int_equal(report.state, DESTINATION_DOWN);
+	assert_int_equal(report.retrying_id, witness->id);
+	execute(world, "INSERT INTO interactions(model_id, request_body, response_body, session, id, "
+	               "uuid) VALUES('m', 'q', '{}', 's', 3, printf('%032d', 3))");
+	struct row *early = &world->rows[world->row_count++];
+	*early = (struct row){ .id = 3, .app = "default", .session = "s", .fate = OK };
+	(void)snprintf(early->uuid, sizeof early->uuid, "%032d", 3);
+	struct row *other = insert(world, "default", "", OK);
+	witness->failures = world->config->max_attempts; /* it was sent before `early` came */
+	ship_try_now(world->ship);
+	run_for(world, MINUTE);
+	assert_true(other->accepted && early->accepted);
+	assert_int_equal(ask(world, "SELECT count(*) FROM attempts WHERE attempts > 1"), 0);
+	all_is_taken(world);
+	destroy(world);
+}
+
+static void a_held_app_tries_its_sessions_in_turn_whatever_their_probes_meet(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	char session[16];
+	for (int i = 0; i < 20; i++) {
+		(void)snprintf(session, sizeof session, "s%d", i);
+		(void)insert(world, "beta", session, S401);
+	}
+	start(world);
+	run_for(world, MINUTE);
+	struct row *rows = world->rows;
+	world->latency = never_by_itself;
+	/* By itself: another session goes next, until as many were tried as are kept. */
+	for (int i = 0; i < 18; i++) {
+		while (world->flight_count == 0)
+			assert_true(turn(world, world->clock + HOUR));
+		struct row *probe = world->flights[0].row;
+		assert_ptr_equal(probe, &rows[i < 17 ? i : 0]);
+		answer_now(world, probe, S409);
+		probe->failures = 0;
+	}
+	/* What concerns all says nothing of the session. */
+	static const enum reply whole[] = { NO_CONNECTION, S404 };
+	for (size_t i = 0; i < 2; i++) {
+		while (world->flight_count == 0)
+			assert_true(turn(world, world->clock + HOUR));
+		answer_now(world, world->flights[0].row, whole[i]);
+	}
+	while (world->flight_count == 0)
+		assert_true(turn(world, world->clock + HOUR));
+	/* Rejected: the keys were taken. */
+	struct row *rejected = world->flights[0].row;
+	answer_now(world, rejected, S400);
+	all_is_taken(world);
+	assert_true(rejected->dead);
+	assert_int_equal(dead(world), 1);
+	destroy(world);
+}
+
+static void a_record_that_failed_while_others_were_taken_is_not_to_blame_for_an_outage(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	struct row *rows[3];
+	insert_many(world, 20, "default", "", OK);
+	start(world);
+	run_for(world, MINUTE); /* so that several may be on their way */
+	world->latency = never_by_itself;
+	for (int i = 0; i < 3; i++)
+		rows[i] = insert(world, "default", "", S500);
+	ship_wake(world->ship);
+	for (int i = 0; i < 3; i++)
+		until_flying(world, rows[i]);
+	for (int i = 0; i < 3; i++)
+		answer_now(world, rows[i], S500);
+	struct row *well = insert(world, "default", "", OK);
+	ship_wake(world->ship);
+	while (!well->accepted) {
+		while (world->flight_count == 0)
+			assert_true(turn(world, world->clock + HOUR));
+		answer_now(world, world->flights[0].row, world->flights[0].row->fate);
+	}
+	for (int i = 0; i < 40 && waiting(world) > 0; i++) {
+		for (int k = 0; k < 2000 && world->flight_count == 0; k++)
+			(void)turn(world, world->clock + MINUTE);
+		if (world->flight_count > 0)
+			answer_now(world, world->flights[0].row, NO_CONNECTION);
+	}
+	assert_int_equal(dead(world), 0);
+	all_is_taken(world);
+	destroy(world);
+}
+
+static void an_endpoint_that_refuses_several_at_once_is_held_once(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	insert_many(world, 30, "default", "", OK);
+	start(world);
+	run_for(world, MINUTE);
+	world->latency = never_by_itself;
+	struct row *first = insert(world, "default", "", S404), *second = insert(world, "default", "", S404);
+	ship_wake(world->ship);
+	until_flying(world, first);
+	until_flying(world, second);
+	world->said[0] = '\0';
+	answer_now(world, first, S404);
+	answer_now(world, second, S404);
+	const char *said = strstr(world->said, "the endpoint is held");
+	assert_non_null(said);
+	assert_null(strstr(said + 1, "the endpoint is held"));
+	all_is_taken(world);
+	destroy(world);
+}
+
+static void a_file_that_is_replaced_while_records_are_on_their_way_is_gone_over_to(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	struct spool_error error;
+	char other[160], away[160];
+	(void)snprintf(other, sizeof other, "%s/other.db", world->folder);
+	(void)snprintf(away, sizeof away, "%s/away.db", world->folder);
+	struct row *old = insert(world, "default", "s", OK);
+	world->latency = never_by_itself;
+	start(world);
+	until_flying(world, old);
+	struct spool *next = spool_open(other, SPOOL_CREATE, 1 << 20, &error);
+	assert_non_null(next);
+	spool_close(next);
+	static const char *const parts[] = { "", "-wal", "-shm" };
+	for (size_t i = 0; i < 3; i++) {
+		char from[200], to[200];
+		(void)snprintf(from, sizeof from, "%s%s", world->path, parts[i]);
+		(void)snprintf(to, sizeof to, "%s%s", away, parts[i]);
+		assert_int_equal(rename(from, to), 0);
+	}
+	assert_int_equal(rename(other, world->path), 0);
+	(void)sqlite3_close(world->producer);
+	assert_int_equal(sqlite3_open(world->path, &world->producer), SQLITE_OK);
+	struct row *fresh = insert(world, "default", "s", OK);
+	assert_int_equal(fresh->id, old->id);
+	old->session[0] = '\0';
+	ship_wake(world->ship);
+	run_for(world, MINUTE);
+	assert_non_null(strstr(world->said, "was replaced by another"));
+	answer_now(world, old, OK);
+	all_is_taken(world);
+	assert_true(fresh->accepted);
+	destroy(world);
+}
+
+static void a_witness_and_another_that_are_known_at_one_time_go_in_the_right_order(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	struct row *witness = insert(world, "default", "", S500);
+	start(world);
+	run_for(world, 10 * MINUTE);
+	/* A job is at work when its time comes, and the next one reads both. */
+	world->job_time = 20 * MINUTE;
+	ship_wake(world->ship);
+	struct row *fresh = insert(world, "default", "", OK);
+	run_for(world, 10 * MINUTE);
+	assert_non_null(world->job);
+	ship_wake(world->ship);
+	world->job_time = 1;
+	unsigned posts = witness->posts;
+	while (fresh->posts == 0)
+		assert_true(turn(world, world->clock + HOUR));
+	assert_int_equal(witness->posts, posts);
+	run_for(world, MINUTE);
+	assert_true(fresh->accepted);
+	all_is_taken(world);
+	destroy(world);
+}
+
+static void a_pause_gives_the_memory_back_and_ends_with_a_try(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	insert_many(world, 100, "default", "", OK);
+	(void)insert(world, "beta", "", S401);
+	world->latency = slowly;
+	start(world);
+	run_for(world, SECOND);
+	ship_set_pause(world->ship, world_wall(world));
+	ship_set_pause(world->ship, world_wall(world));
+	uint64_t posts = world->posts;
+	run_for(world, MINUTE);
+	assert_int_equal(world->posts, posts);
+	assert_true(ship_is_quiet(world->ship));
+	struct report report;
+	report_of(world, &report);
+	assert_int_equal(report.state, DESTINATION_PAUSED);
+	run_quietly(world, HOUR, 20);
+	ship_set_pause(world->ship, -1);
+	all_is_taken(world);
+	destroy(world);
+}
+
+static void only_who_is_asked_tells_and_what_was_told_is_told_once(void **state)
+{
+	(void)state;
+	char text[1000];
+	(void)snprintf(text, sizeof text, "%s[notify]\ncommand = true\n", plain_config);
+	struct world *world = create_with(text, 1);
+	(void)insert(world, "default", "", S400);
+	(void)insert(world, "beta", "", S401);
+	start(world);
+	run_for(world, MINUTE);
+	assert_non_null(strstr(world->told, "app-held"));
+	assert_non_null(strstr(world->told, "dead-letters"));
+	char *told = spool_note(world->spool, SHIP_TOLD_NOTE);
+	assert_non_null(told);
+	/* A restart tells nothing again. */
+	ship_free(world->ship);
+	world->job = NULL;
+	world->alarm = INT64_MAX;
+	world->told[0] = '\0';
+	start_with(world, (struct ship_options){ .told = told, .last_id = INT64_MAX });
+	run_for(world, MINUTE);
+	assert_string_equal(world->told, "");
+	/* Who has nobody to tell, does not. */
+	reload_with(world, plain_config);
+	all_is_taken(world);
+	assert_string_equal(world->told, "");
+	ship_free(world->ship);
+	world->job = NULL;
+	start_with(world, (struct ship_options){ .told = told, .last_id = INT64_MAX });
+	run_for(world, MINUTE);
+	assert_string_equal(world->told, "");
+	free(told);
+	destroy(world);
+}
+
 /* --- Chance ------------------------------------------------------------- */
 
 struct weather {
@@ -1923,9 +2363,9 @@ static void without_memory_there_is_no_flow(void **state)
 	const struct ship_options options = { .last_id = INT64_MAX };
 	(void)state;
 	for (int allocations = 0;; allocations++) {
-		fail_allocation_after(allocations);
+		fail_after(&no_memory, allocations, false);
 		struct ship *ship = ship_new(world->config, &functions, &options);
-		bool failed = allocation_failed();
+		bool failed = stop_failing();
 		assert_int_equal(ship == NULL, failed);
 		ship_free(ship);
 		if (!failed)
@@ -1988,6 +2428,19 @@ int main(void)
 		cmocka_unit_test(without_a_limit_nothing_is_written_of_it),
 		cmocka_unit_test(the_networks_return_is_a_try_at_once_and_nothing_else),
 		cmocka_unit_test(without_memory_there_is_no_flow),
+		cmocka_unit_test(what_a_server_quotes_is_kept_without_keys_but_for_those_that_hide_nothing),
+		cmocka_unit_test(a_record_whose_app_is_held_while_it_is_read_waits_with_it),
+		cmocka_unit_test(a_held_app_whose_probe_meets_an_outage_waits_for_both),
+		cmocka_unit_test(a_held_app_whose_probe_finds_the_endpoint_held_is_probed_again),
+		cmocka_unit_test(what_is_answered_after_a_reload_counts_and_gives_no_app_its_keys_back),
+		cmocka_unit_test(a_witness_that_another_of_its_session_now_stands_before_is_not_blamed),
+		cmocka_unit_test(a_held_app_tries_its_sessions_in_turn_whatever_their_probes_meet),
+		cmocka_unit_test(a_record_that_failed_while_others_were_taken_is_not_to_blame_for_an_outage),
+		cmocka_unit_test(an_endpoint_that_refuses_several_at_once_is_held_once),
+		cmocka_unit_test(a_file_that_is_replaced_while_records_are_on_their_way_is_gone_over_to),
+		cmocka_unit_test(a_witness_and_another_that_are_known_at_one_time_go_in_the_right_order),
+		cmocka_unit_test(a_pause_gives_the_memory_back_and_ends_with_a_try),
+		cmocka_unit_test(only_who_is_asked_tells_and_what_was_told_is_told_once),
 		cmocka_unit_test(in_any_weather_the_limits_hold_and_all_is_delivered_or_dead),
 	};
 
