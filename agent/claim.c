@@ -52,13 +52,14 @@ static bool is_still_done(struct ship *ship, struct item *item, const struct job
 	return true;
 }
 
-static void accept_entry(struct ship *ship, struct job_entry *entry)
+/* False: there is no memory to know it. */
+static bool accept_entry(struct ship *ship, struct job_entry *entry)
 {
 	struct item *item = roster_find(&ship->roster, entry->id);
 	if (item != NULL && item->done) {
 		if (is_still_done(ship, item, entry)) {
 			secret_free(entry->payload, entry->size);
-			return;
+			return true;
 		}
 		roster_remove(&ship->roster, item);
 		ship->kept_count--;
@@ -67,29 +68,26 @@ static void accept_entry(struct ship *ship, struct job_entry *entry)
 	bool known = item != NULL;
 	if (known && item->state != LOADING) {
 		secret_free(entry->payload, entry->size); /* met again by a scan from an earlier id */
-		return;
+		return true;
 	}
 	if (!known && entry->state == ENTRY_GONE)
-		return;
+		return true;
 	if (!known && (stands_behind_unknown(ship, entry) || was_overtaken(ship, entry))) {
 		secret_free(entry->payload, entry->size);
-		return;
+		return true;
 	}
 	if (!known)
 		item = roster_add(&ship->roster, entry->id, entry->app, entry->session);
-	if (item == NULL) {
-		secret_free(entry->payload, entry->size);
-		ship->frontier = flow_least(ship->frontier, entry->id);
-		return;
-	}
+	if (item == NULL)
+		return false;
 	if (entry->state == ENTRY_GONE) {
 		roster_remove(&ship->roster, item);
-		return;
+		return true;
 	}
 	bool probe = ship->scan == SCAN_APP && !known;
 	if (entry->state == ENTRY_NO_ROOM) {
 		roster_prefer(&ship->roster, item); /* its turn comes when there is room */
-		return;
+		return true;
 	}
 	if (entry->state != ENTRY_SEEN) {
 		memcpy(item->uuid, entry->uuid, sizeof item->uuid);
@@ -103,11 +101,11 @@ static void accept_entry(struct ship *ship, struct job_entry *entry)
 		roster_load(&ship->roster, item, entry->payload, entry->size);
 	if (entry->fault != NULL) {
 		flow_bury(ship, item, entry->fault->code, entry->fault->sentence);
-		return;
+		return true;
 	}
 	if (flow_is_aside(&ship->apps[item->app]) && !probe) {
 		flow_forget(ship, item);
-		return;
+		return true;
 	}
 	item->probe = probe;
 	if (probe)
@@ -116,6 +114,7 @@ static void accept_entry(struct ship *ship, struct job_entry *entry)
 		roster_release(&ship->roster, item);
 	else
 		roster_move(&ship->roster, item, QUEUED);
+	return true;
 }
 
 /* What was met may be a record that is done with, whose row cannot leave. */
@@ -401,6 +400,25 @@ static void note_damage(struct ship *ship, const struct job *job)
 	         job->error.sentence, job->damaged_from, to);
 }
 
+/* There is no memory for this entry: it and those behind it are as if not looked at. */
+static void put_back(struct ship *ship, struct job *job, size_t first)
+{
+	struct session *session = roster_find_session(&ship->roster, job->session);
+	for (size_t i = first; i < job->entry_count; i++)
+		secret_free(job->entries[i].payload, job->entries[i].size);
+	job->next = first < job->load_count ? job->from : job->entries[first].id;
+	job->end = false;
+	if (first < job->load_count)
+		ship->frontier = flow_least(ship->frontier, job->entries[first].id);
+	if (job->scan == SCAN_SESSION && session != NULL)
+		session->more_from = flow_least(session->more_from, job->next);
+	job->entry_count = first;
+	job->read = job->error.status = SPOOL_IO;
+	(void)snprintf(job->error.sentence, sizeof job->error.sentence,
+	               "no memory to know another record; trying again");
+	storage_answered(ship, job);
+}
+
 void claim_accept(struct ship *ship, struct job *job)
 {
 	ship->working = false;
@@ -436,7 +454,8 @@ void claim_accept(struct ship *ship, struct job *job)
 	note_damage(ship, job);
 	advance_session(ship, job);
 	for (size_t i = 0; i < job->entry_count; i++)
-		accept_entry(ship, &job->entries[i]);
+		if (!accept_entry(ship, &job->entries[i]))
+			put_back(ship, job, i);
 	accept_scan(ship, job);
 	/* What was asked for and did not come back: the job ended early. */
 	for (size_t i = 0; i < job->load_count; i++) {

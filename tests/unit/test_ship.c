@@ -1775,6 +1775,13 @@ static void the_networks_return_is_a_try_at_once_and_nothing_else(void **state)
 
 /* --- One moment, hit exactly -------------------------------------------- */
 
+/* Until the flow waits for a job of this kind, which has not been done yet. */
+static void until_scan(struct world *world, enum job_scan scan)
+{
+	while (world->job == NULL || world->job->scan != scan)
+		assert_true(turn(world, world->clock + 100 * HOUR));
+}
+
 static void until_load(struct world *world)
 {
 	while (world->job == NULL || world->job->load_count == 0)
@@ -2202,6 +2209,206 @@ static void only_who_is_asked_tells_and_what_was_told_is_told_once(void **state)
 	destroy(world);
 }
 
+/* --- Jobs whose ground moves ---------------------------------------------- */
+
+static void end_this_job(struct world *world)
+{
+	assert_non_null(world->job);
+	if (world->clock < world->job_due)
+		world->clock = world->job_due;
+	end_job(world);
+}
+
+static void a_session_that_is_read_while_a_person_asks_keeps_its_order(void **state)
+{
+	(void)state;
+	/* To try now; and, after records were taken away, to read anew. */
+	for (int forgotten = 0; forgotten < 2; forgotten++) {
+		struct world *world = create();
+		for (int i = 0; i < 300; i++) {
+			(void)insert(world, "default", "s", OK);
+			(void)insert(world, "default", "t", OK);
+		}
+		start(world);
+		until_scan(world, SCAN_SESSION);
+		if (forgotten)
+			ship_forget(world->ship);
+		else
+			ship_try_now(world->ship);
+		end_this_job(world);
+		all_is_taken(world); /* world_post() looks at the order */
+		destroy(world);
+	}
+}
+
+static void a_look_at_all_during_which_records_are_taken_away_is_done_again(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	/* A session that waits, so that the scan passes its rows over. */
+	struct row *busy = insert(world, "default", "s", S409);
+	start(world);
+	run_for(world, 200);
+	(void)insert(world, "default", "s", OK);
+	(void)insert(world, "default", "", OK);
+	ship_wake(world->ship);
+	until_scan(world, SCAN_ANY);
+	ship_forget(world->ship);
+	end_this_job(world);
+	run_for(world, SECOND);
+	busy->fate = OK;
+	all_is_taken(world);
+	destroy(world);
+}
+
+static void a_record_that_is_taken_away_while_it_is_read_is_gone(void **state)
+{
+	(void)state;
+	for (int forgotten = 0; forgotten < 2; forgotten++) {
+		struct world *world = create();
+		struct row *busy = insert(world, "default", "s", S409);
+		struct row *next = insert(world, "default", "s", OK);
+		start(world);
+		until_load(world);
+		execute(world, "DELETE FROM interactions WHERE id = 1");
+		unsigned posts = busy->posts;
+		busy->settled = true;
+		if (forgotten)
+			ship_forget(world->ship);
+		end_this_job(world);
+		all_is_taken(world);
+		assert_int_equal(busy->posts, posts);
+		assert_true(next->accepted);
+		destroy(world);
+	}
+}
+
+static void a_record_that_is_read_while_a_person_takes_others_away_is_read_again(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	struct row *busy = insert(world, "default", "s", S409);
+	start(world);
+	until_load(world);
+	ship_forget(world->ship);
+	busy->fate = OK;
+	end_this_job(world);
+	all_is_taken(world);
+	destroy(world);
+}
+
+static void a_look_for_a_probe_stands_up_to_whatever_a_person_does_meanwhile(void **state)
+{
+	(void)state;
+	/* To try now; to read anew, with a record there and without. */
+	for (int way = 0; way < 3; way++) {
+		struct world *world = create();
+		struct row *probe = insert(world, "beta", "", S401);
+		start(world);
+		run_for(world, MINUTE);
+		if (way == 2) {
+			execute(world, "DELETE FROM interactions");
+			probe->settled = true;
+		}
+		until_scan(world, SCAN_APP);
+		unsigned posts = probe->posts;
+		if (way == 0)
+			ship_try_now(world->ship);
+		else
+			ship_forget(world->ship);
+		end_this_job(world);
+		run_for(world, MINUTE);
+		assert_int_equal(probe->posts, posts + (way == 2 ? 0 : 1));
+		(void)insert(world, "beta", "", OK);
+		ship_wake(world->ship);
+		all_is_taken(world);
+		destroy(world);
+	}
+}
+
+static void an_app_that_is_taken_again_while_its_rows_are_passed_over_is_read_from_there(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	struct row *probe = insert(world, "beta", "", S401);
+	start(world);
+	run_for(world, MINUTE);
+	world->latency = never_by_itself;
+	until_flying(world, probe);
+	struct row *later = insert(world, "beta", "", OK);
+	ship_wake(world->ship);
+	until_scan(world, SCAN_ANY);
+	answer_now(world, probe, OK);
+	end_this_job(world);
+	world->latency = NULL;
+	run_for(world, MINUTE);
+	assert_true(later->accepted);
+	destroy(world);
+}
+
+static void a_probe_is_found_behind_thousands_when_others_were_tried(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	struct row *first = insert(world, "beta", "s", S401);
+	execute(world, "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9000) "
+	               "INSERT INTO interactions(model_id, request_body, response_body, app) "
+	               "SELECT 'm', 'q', '{}', 'nobody' FROM n");
+	struct row *last = insert(world, "beta", "t", OK);
+	start(world);
+	run_for(world, MINUTE);
+	first->fate = S409; /* by itself: another session's record is to be tried */
+	run_quietly(world, 30 * MINUTE, 200);
+	assert_true(last->accepted);
+	assert_non_null(strstr(world->said, "app beta is no longer held"));
+	destroy(world);
+}
+
+static void without_memory_to_know_a_record_it_is_met_again(void **state)
+{
+	(void)state;
+	static const enum job_scan scans[] = { SCAN_ANY, SCAN_APP };
+	for (size_t i = 0; i < 2; i++) {
+		struct world *world = create();
+		struct row *row = insert(world, "beta", "s", S401);
+		start(world);
+		if (scans[i] == SCAN_APP)
+			run_for(world, MINUTE);
+		until_scan(world, scans[i]);
+		faults.only = "calloc";
+		fail_after(&no_memory, 0, false);
+		end_this_job(world);
+		assert_true(stop_failing());
+		row->fate = OK;
+		all_is_taken(world);
+		destroy(world);
+	}
+}
+
+static void without_memory_for_what_a_job_is_told_it_waits(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	insert_many(world, 3, "default", "s", OK);
+	/* The list of changes, then that of sessions to pass over. */
+	faults.only = "realloc";
+	fail_after(&no_memory, 1, false);
+	start(world);
+	assert_true(stop_failing());
+	run_for(world, MINUTE);
+	(void)insert(world, "default", "t", S409);
+	(void)insert(world, "default", "u", S409);
+	ship_wake(world->ship);
+	run_for(world, 300);
+	(void)insert(world, "default", "v", OK);
+	faults.only = "realloc";
+	fail_after(&no_memory, 0, true);
+	ship_wake(world->ship);
+	(void)stop_failing();
+	all_is_taken(world);
+	destroy(world);
+}
+
 /* --- Chance ------------------------------------------------------------- */
 
 struct weather {
@@ -2441,6 +2648,15 @@ int main(void)
 		cmocka_unit_test(a_witness_and_another_that_are_known_at_one_time_go_in_the_right_order),
 		cmocka_unit_test(a_pause_gives_the_memory_back_and_ends_with_a_try),
 		cmocka_unit_test(only_who_is_asked_tells_and_what_was_told_is_told_once),
+		cmocka_unit_test(a_session_that_is_read_while_a_person_asks_keeps_its_order),
+		cmocka_unit_test(a_look_at_all_during_which_records_are_taken_away_is_done_again),
+		cmocka_unit_test(a_record_that_is_taken_away_while_it_is_read_is_gone),
+		cmocka_unit_test(a_record_that_is_read_while_a_person_takes_others_away_is_read_again),
+		cmocka_unit_test(a_look_for_a_probe_stands_up_to_whatever_a_person_does_meanwhile),
+		cmocka_unit_test(an_app_that_is_taken_again_while_its_rows_are_passed_over_is_read_from_there),
+		cmocka_unit_test(a_probe_is_found_behind_thousands_when_others_were_tried),
+		cmocka_unit_test(without_memory_to_know_a_record_it_is_met_again),
+		cmocka_unit_test(without_memory_for_what_a_job_is_told_it_waits),
 		cmocka_unit_test(in_any_weather_the_limits_hold_and_all_is_delivered_or_dead),
 	};
 
