@@ -2,7 +2,6 @@
 #include "spool/migrate.h"
 
 #include <stdio.h>
-#include <string.h>
 
 /* schema/spool.sql, turned into a string by the Makefile. */
 const char schema_sql[] =
@@ -50,97 +49,72 @@ enum schema_state schema_look(sqlite3 *db, int *rc)
 /* --- An older one ------------------------------------------------------- */
 
 /* All of a table's text that shows in how its rows lie in the file. */
-#define LAYOUT                                                                             \
-	"SELECT group_concat(name || ' ' || type || ' ' || pk || ' ' || hidden) || "       \
-	"(SELECT count(*) FROM pragma_index_list(?1) WHERE origin <> 'c') || "             \
-	"(SELECT upper(sql) LIKE '%WITHOUT ROWID' FROM sqlite_master WHERE name = ?1) "    \
-	"FROM pragma_table_xinfo(?1)"
+#define LAYOUT(table)                                                                      \
+	"(SELECT group_concat(x.name || ' ' || x.type || ' ' || x.pk || ' ' || x.hidden) " \
+	"FROM pragma_table_xinfo(" table ") AS x) || "                                     \
+	"(SELECT count(*) FROM pragma_index_list(" table ") WHERE origin <> 'c') || "      \
+	"(SELECT upper(t.sql) LIKE '%WITHOUT ROWID' FROM sqlite_master AS t "              \
+	"WHERE t.name = " table ")"
 
-static int prepare_with(sqlite3 *db, const char *sql, const char *name, sqlite3_stmt **statement)
-{
-	int rc = sqlite3_prepare_v2(db, sql, -1, statement, NULL);
-	return rc == SQLITE_OK ? sqlite3_bind_text(*statement, 1, name, -1, SQLITE_TRANSIENT) : rc;
-}
+/* What a spool of this version has; tables first, since the others lean on them. The
+ * columns are ?1 and so on of what is asked about an object. */
+static const char objects[] =
+	"SELECT m.name, m.sql, " LAYOUT("m.name") ", 'DROP ' || m.type || ' ' || m.name, "
+	"m.type = 'table' FROM sqlite_master AS m WHERE m.name NOT LIKE 'sqlite_%' "
+	"ORDER BY m.type <> 'table'";
+enum { OBJECT_SQL = 1, OBJECT_DROP = 3, OBJECT_IS_TABLE };
 
-static int has_same_layout(sqlite3 *db, sqlite3 *model, const char *name, bool *same)
+/* Runs `sql` with what is known of the object. `*answer`: its number; -1: it gives none. */
+static int ask(sqlite3 *db, const char *sql, sqlite3_stmt *object, int *answer)
 {
-	sqlite3_stmt *here = NULL, *there = NULL;
-	*same = false;
-	int rc = prepare_with(db, LAYOUT, name, &here);
+	sqlite3_stmt *statement = NULL;
+	int rc = sqlite3_prepare_v2(db, sql, -1, &statement, NULL);
+	for (int i = 0; rc == SQLITE_OK && i < sqlite3_bind_parameter_count(statement); i++)
+		rc = sqlite3_bind_value(statement, i + 1, sqlite3_column_value(object, i));
 	if (rc == SQLITE_OK)
-		rc = prepare_with(model, LAYOUT, name, &there);
-	if (rc == SQLITE_OK)
-		rc = sqlite3_step(here);
-	if (rc == SQLITE_ROW)
-		rc = sqlite3_step(there);
-	if (rc == SQLITE_ROW) {
-		const char *mine = (const char *)sqlite3_column_text(here, 0);
-		const char *theirs = (const char *)sqlite3_column_text(there, 0);
-		*same = mine != NULL && theirs != NULL && strcmp(mine, theirs) == 0;
-		rc = mine != NULL && theirs != NULL ? SQLITE_OK : SQLITE_NOMEM;
-	}
-	(void)sqlite3_finalize(here);
-	(void)sqlite3_finalize(there);
-	return rc;
+		rc = sqlite3_step(statement);
+	*answer = rc == SQLITE_ROW ? sqlite3_column_int(statement, 0) : -1;
+	(void)sqlite3_finalize(statement); /* repeats what the step said */
+	return rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;
 }
 
 /* Defaults and checks do not show in the rows, and the rows may be gigabytes: so only the
  * text is changed, as https://www.sqlite.org/lang_altertable.html, section 7, has it. */
-static int change_text(sqlite3 *db, const char *name, const char *sql)
+static int change_text(sqlite3 *db, sqlite3_stmt *object)
 {
-	sqlite3_stmt *update = NULL;
-	int cookie = 0;
+	int cookie = 0, none;
 	char next[48];
-	(void)sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 0, NULL);
 	int rc = read_pragma(db, "PRAGMA schema_version", &cookie);
-	if (rc == SQLITE_OK)
-		rc = sqlite3_exec(db, "PRAGMA writable_schema = ON", NULL, NULL, NULL);
-	if (rc == SQLITE_OK)
-		rc = prepare_with(db, "UPDATE sqlite_master SET sql = ?2 WHERE type = 'table' AND name = ?1",
-		                  name, &update);
-	if (rc == SQLITE_OK)
-		rc = sqlite3_bind_text(update, 2, sql, -1, SQLITE_TRANSIENT);
-	if (rc == SQLITE_OK && (rc = sqlite3_step(update)) == SQLITE_DONE)
-		rc = SQLITE_OK;
-	(void)sqlite3_finalize(update);
 	(void)snprintf(next, sizeof next, "PRAGMA schema_version = %u", (unsigned)cookie + 1);
-	if (rc == SQLITE_OK)
-		rc = sqlite3_exec(db, next, NULL, NULL, NULL); /* all others read it again */
-	int reset = sqlite3_exec(db, "PRAGMA writable_schema = RESET", NULL, NULL, NULL);
+	const char *const steps[] = {
+		"PRAGMA writable_schema = ON",
+		"UPDATE sqlite_master SET sql = ?2 WHERE type = 'table' AND name = ?1",
+		next, /* all others read the schema again, */
+		"PRAGMA writable_schema = RESET" /* and so does this one */
+	};
+	(void)sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 0, NULL);
+	for (size_t i = 0; rc == SQLITE_OK && i < sizeof steps / sizeof steps[0]; i++)
+		rc = ask(db, steps[i], object, &none);
 	(void)sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
-	return rc == SQLITE_OK ? reset : rc;
+	return rc;
 }
 
-/* Makes one object of the file what it is in the model. */
-static int bring_up(sqlite3 *db, sqlite3 *model, const char *type, const char *name,
-                    const char *sql)
+/* Makes one object of the file what it is in a spool of this version. */
+static int bring_up(sqlite3 *db, sqlite3_stmt *object)
 {
-	sqlite3_stmt *look = NULL;
-	bool table = strcmp(type, "table") == 0, same_layout = false;
-	int rc = prepare_with(db, "SELECT sql = ?2 FROM sqlite_master WHERE name = ?1 AND type = ?3",
-	                      name, &look);
-	if (rc == SQLITE_OK)
-		rc = sqlite3_bind_text(look, 2, sql, -1, SQLITE_TRANSIENT);
-	if (rc == SQLITE_OK)
-		rc = sqlite3_bind_text(look, 3, type, -1, SQLITE_TRANSIENT);
-	if (rc == SQLITE_OK)
-		rc = sqlite3_step(look);
-	bool there = rc == SQLITE_ROW, same = there && sqlite3_column_int(look, 0) == 1;
-	(void)sqlite3_finalize(look);
-	if ((rc != SQLITE_ROW && rc != SQLITE_DONE) || same)
-		return same ? SQLITE_OK : rc;
-	if (there && table) {
-		rc = has_same_layout(db, model, name, &same_layout);
-		return rc == SQLITE_OK && same_layout ? change_text(db, name, sql) : rc;
+	int same = 0;
+	int rc = ask(db, "SELECT sql = ?2 FROM sqlite_master WHERE name = ?1", object, &same);
+	bool missing = same < 0;
+	if (rc != SQLITE_OK || same > 0)
+		return rc;
+	if (!missing && sqlite3_column_int(object, OBJECT_IS_TABLE) != 0) {
+		rc = ask(db, "SELECT " LAYOUT("?1") " = ?3", object, &same);
+		return rc == SQLITE_OK && same > 0 ? change_text(db, object) : rc;
 	}
-	if (there) {
-		char *drop = sqlite3_mprintf("DROP %s \"%w\"", type, name);
-		rc = drop == NULL ? SQLITE_NOMEM : sqlite3_exec(db, drop, NULL, NULL, NULL);
-		sqlite3_free(drop);
-		if (rc != SQLITE_OK)
-			return rc;
-	}
-	return sqlite3_exec(db, sql, NULL, NULL, NULL);
+	if (!missing)
+		rc = ask(db, (const char *)sqlite3_column_text(object, OBJECT_DROP), object, &same);
+	return rc != SQLITE_OK ? rc : ask(db, (const char *)sqlite3_column_text(object, OBJECT_SQL),
+	                                  object, &same);
 }
 
 static int bring_all_up(sqlite3 *db)
@@ -150,18 +124,10 @@ static int bring_all_up(sqlite3 *db)
 	int rc = sqlite3_open(":memory:", &model);
 	if (rc == SQLITE_OK)
 		rc = sqlite3_exec(model, schema_sql, NULL, NULL, NULL);
-	/* Tables first: the others lean on them. */
 	if (rc == SQLITE_OK)
-		rc = sqlite3_prepare_v2(model, "SELECT type, name, sql FROM sqlite_master "
-		                        "WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' "
-		                        "ORDER BY type <> 'table'", -1, &object, NULL);
-	while (rc == SQLITE_OK && (rc = sqlite3_step(object)) == SQLITE_ROW) {
-		const char *type = (const char *)sqlite3_column_text(object, 0);
-		const char *name = (const char *)sqlite3_column_text(object, 1);
-		const char *sql = (const char *)sqlite3_column_text(object, 2);
-		rc = type == NULL || name == NULL || sql == NULL ? SQLITE_NOMEM
-		                                                 : bring_up(db, model, type, name, sql);
-	}
+		rc = sqlite3_prepare_v2(model, objects, -1, &object, NULL);
+	while (rc == SQLITE_OK && (rc = sqlite3_step(object)) == SQLITE_ROW)
+		rc = bring_up(db, object);
 	(void)sqlite3_finalize(object);
 	(void)sqlite3_close(model);
 	return rc == SQLITE_DONE ? SQLITE_OK : rc;

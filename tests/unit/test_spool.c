@@ -167,6 +167,7 @@ static void newer_foreign_and_empty_files_are_told_apart(void **state)
 		{ "CREATE TABLE t (a)", SPOOL_FOREIGN },
 		{ "PRAGMA application_id = 0x52636679; PRAGMA user_version = 3; CREATE TABLE t (a)",
 		  SPOOL_NEWER },
+		{ "PRAGMA application_id = 0x52636679; CREATE TABLE t (a)", SPOOL_FOREIGN },
 		{ "PRAGMA application_id = 7; PRAGMA user_version = 1; CREATE TABLE t (a)",
 		  SPOOL_FOREIGN },
 		{ "PRAGMA user_version = 1; CREATE TABLE interactions (a)", SPOOL_FOREIGN },
