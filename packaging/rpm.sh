@@ -25,7 +25,8 @@ tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH
 	--mode=u=rwX,go=rX --transform="s|^|reconify-agent-$version/|" -cf - \
 	agent spool schema packaging Makefile VERSION ./*.md LICENSE |
 	gzip -9n >"$out/top/SOURCES/reconify-agent-$version.tar.gz"
-sed -e "s|@VERSION@|$version|g" -e "s|@DATE@|$(date -u -d "@$SOURCE_DATE_EPOCH" '+%a %b %d %Y')|" \
+sed -e "s|@VERSION@|$version|g" -e "s|@SQLITE@|$(pkg-config --modversion sqlite3)|" \
+	-e "s|@DATE@|$(date -u -d "@$SOURCE_DATE_EPOCH" '+%a %b %d %Y')|" \
 	packaging/rpm/reconify-agent.spec >"$out/top/SPECS/reconify-agent.spec"
 umask 022
 chmod 644 "$out"/top/*/*

@@ -85,6 +85,11 @@ same_contents() {
 	done | diff packaging/contents.txt -
 }
 holds 'they hold what packaging/contents.txt lists, and nothing else' same_contents
+names_sqlite() {
+	dpkg-deb -f "$deb/reconify-agent_${version}"_*.deb Description |
+		grep -F "Built with SQLite $(pkg-config --modversion sqlite3);"
+}
+holds 'the package says which SQLite it was built with' names_sqlite
 parts_are_listed() {
 	objdump -p "$deb/reconify-agent-$version/build/reconify-agent" |
 		awk '$1 == "NEEDED" { print $2 }' >"$work/needed"
