@@ -271,7 +271,7 @@ static void count_arrivals(struct ship *ship, int64_t accepted)
 	int64_t more = ship->accepted_so_far >= 0 ? accepted - ship->accepted_so_far : 0;
 	ship->accepted_so_far = accepted;
 	if (more > 0)
-		rate_add(&ship->arrivals, flow_now(ship), more < UINT32_MAX ? (uint32_t)more : UINT32_MAX);
+		rate_add(&ship->arrivals, flow_now(ship), (uint32_t)more);
 }
 
 static void accept_figures(struct ship *ship, const struct job *job)
@@ -400,19 +400,13 @@ static void note_damage(struct ship *ship, const struct job *job)
 	         job->error.sentence, job->damaged_from, to);
 }
 
-/* There is no memory for this entry: it and those behind it are as if not looked at. */
-static void put_back(struct ship *ship, struct job *job, size_t first)
+/* There is no memory to know this entry: it and all behind it are read again. */
+static void give_up_reading(struct ship *ship, struct job *job, size_t first)
 {
-	struct session *session = roster_find_session(&ship->roster, job->session);
 	for (size_t i = first; i < job->entry_count; i++)
 		secret_free(job->entries[i].payload, job->entries[i].size);
-	job->next = first < job->load_count ? job->from : job->entries[first].id;
-	job->end = false;
-	if (first < job->load_count)
-		ship->frontier = flow_least(ship->frontier, job->entries[first].id);
-	if (job->scan == SCAN_SESSION && session != NULL)
-		session->more_from = flow_least(session->more_from, job->next);
 	job->entry_count = first;
+	ship->forget_again = true;
 	job->read = job->error.status = SPOOL_IO;
 	(void)snprintf(job->error.sentence, sizeof job->error.sentence,
 	               "no memory to know another record; trying again");
@@ -455,7 +449,7 @@ void claim_accept(struct ship *ship, struct job *job)
 	advance_session(ship, job);
 	for (size_t i = 0; i < job->entry_count; i++)
 		if (!accept_entry(ship, &job->entries[i]))
-			put_back(ship, job, i);
+			give_up_reading(ship, job, i);
 	accept_scan(ship, job);
 	/* What was asked for and did not come back: the job ended early. */
 	for (size_t i = 0; i < job->load_count; i++) {
@@ -484,6 +478,7 @@ static void tell_events(struct ship *ship, const struct report *report)
 	    !events_decide(&ship->told, report, &ship->figures, ship->world.tell, ship->world.self))
 		return;
 	char *json = events_told_to_json(&ship->told);
+	/* not covered: no memory within cJSON, which the torture of allocations shows */
 	if (json == NULL)
 		return;
 	struct verdict_note *verdict = flow_new_verdict(ship);
@@ -503,6 +498,7 @@ static void write_report(struct ship *ship)
 	tell_events(ship, &report);
 	char *json = report_to_json(&report);
 	ship->report_due = false;
+	/* not covered: no memory within cJSON, which the torture of allocations shows */
 	if (json == NULL)
 		return;
 	struct verdict_note *verdict = flow_new_verdict(ship);
@@ -616,6 +612,7 @@ static bool prepare_skips(struct ship *ship)
 		for (struct session *session = ship->roster.sessions[i]; session != NULL;
 		     session = session->chain)
 			if (session->more_from != INT64_MAX || session->count >= ROSTER_SESSION_ROOM ||
+			    /* not covered: one that has no record, nothing more, and is still to be read */
 			    (session->first != NULL && session->first->state == WAITING))
 				ship->skips[count++] = (struct job_skip){ session->hash, INT64_MAX };
 	if (count > 1)

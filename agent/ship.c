@@ -42,6 +42,7 @@ struct verdict_note *flow_new_verdict(struct ship *ship)
 	if (ship->verdict_count == ship->verdict_room) {
 		size_t room = ship->verdict_room > 0 ? ship->verdict_room * 2 : 64;
 		struct verdict_note *grown = realloc(ship->verdicts, room * sizeof *grown);
+		/* not covered: it ends the program, as the torture of allocations shows */
 		if (grown == NULL) {
 			flow_say(ship, LOG_ERROR, "out of memory: stopping; nothing is lost, what was not "
 			    "confirmed is still in the spool");

@@ -79,21 +79,18 @@ static int compare_objects(const struct examination *examination, sqlite3 *here,
 	return rc == SQLITE_DONE ? SQLITE_OK : rc;
 }
 
+bool spool_is_older(struct spool *spool)
+{
+	int rc;
+	return schema_look(spool->db, &rc) == SCHEMA_OLDER;
+}
+
 enum spool_status spool_compare_schema(struct spool *spool,
                                        void (*found)(void *context, const char *sentence),
                                        void *context)
 {
 	struct examination examination = { spool, found, context, NULL, false };
-	int rc;
-	if (schema_look(spool->db, &rc) == SCHEMA_OLDER) {
-		char sentence[PATH_MAX + 120];
-		(void)snprintf(sentence, sizeof sentence, "%s: made by an older reconify-agent; the agent "
-		               "brings it up to date when it starts, 'init' does it now", spool->path);
-		found(context, sentence);
-		return SPOOL_OK;
-	}
-	if (rc == SQLITE_OK)
-		rc = sqlite3_open(":memory:", &examination.model);
+	int rc = sqlite3_open(":memory:", &examination.model);
 	if (rc == SQLITE_OK)
 		rc = sqlite3_exec(examination.model, schema_sql, NULL, NULL, NULL);
 	if (rc == SQLITE_OK)
@@ -118,5 +115,13 @@ enum spool_status spool_examine(struct spool *spool,
 		found(context, sentence);
 	}
 	int rc = sqlite3_exec(spool->db, "PRAGMA quick_check(20)", report_check, &examination, NULL);
-	return rc == SQLITE_OK ? spool_compare_schema(spool, found, context) : spool_fail(spool, rc);
+	if (rc != SQLITE_OK)
+		return spool_fail(spool, rc);
+	if (!spool_is_older(spool))
+		return spool_compare_schema(spool, found, context);
+	char sentence[PATH_MAX + 120];
+	(void)snprintf(sentence, sizeof sentence, "%s: made by an older reconify-agent; the agent "
+	               "brings it up to date when it starts, 'init' does it now", spool->path);
+	found(context, sentence);
+	return SPOOL_OK;
 }

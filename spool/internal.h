@@ -134,6 +134,9 @@ void spool_read_record(sqlite3_stmt *row, struct record *record);
 enum spool_status spool_one_number(struct spool *spool, enum query query, int64_t otherwise,
                                    int64_t *value);
 
+/* True for one of an earlier version's schema, which only SPOOL_READ leaves as it is. */
+bool spool_is_older(struct spool *spool);
+
 /* Calls `found` for each table, index, trigger or view that is not the schema's, or is
  * missing. */
 enum spool_status spool_compare_schema(struct spool *spool,

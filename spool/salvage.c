@@ -109,7 +109,7 @@ static enum spool_status examine(const char *path, struct spool_error *error)
 		       error->status == SPOOL_IO ? SPOOL_DAMAGED : error->status;
 	int rc = sqlite3_exec(spool->db, "PRAGMA integrity_check(1)", note_check, &damaged, NULL);
 	enum spool_status status = rc == SQLITE_OK ? SPOOL_OK : spool_fail(spool, rc);
-	if (status == SPOOL_OK && !damaged)
+	if (status == SPOOL_OK && !damaged && !spool_is_older(spool))
 		status = spool_compare_schema(spool, note_damage, &damaged);
 	if (status == SPOOL_OK && !damaged)
 		status = spool_read_ledger(spool, -1, &ledger);

@@ -155,3 +155,10 @@ def test_a_table_that_somebody_changed_stays_as_it_is_and_is_named(agent, spool,
     assert "interactions is not as this version's schema has it" in agent.command("check").stdout
     assert agent.drain().returncode == 0
     assert len(sink.uuids()) == 39
+
+
+def test_a_salvage_of_a_sound_older_spool_only_migrates_it(agent, spool, fresh):
+    rows = contents(make_old(spool.path))
+    assert agent.command("init", "--salvage").returncode == 0
+    assert list(spool.path.parent.glob("*damaged*")) == []
+    assert contents(spool.path) == rows and ask(spool.path, OBJECTS) == fresh
