@@ -2364,6 +2364,174 @@ static void a_probe_is_found_behind_thousands_when_others_were_tried(void **stat
 	destroy(world);
 }
 
+/* --- The metrics, and what stands in the way ------------------------------ */
+
+static struct world *create_with_metrics(void)
+{
+	char config[1024];
+	(void)snprintf(config, sizeof config, "%s[metrics]\nfile = /tmp/reconify-metrics-%d/agent.prom\n",
+	               plain_config, (int)getpid());
+	return create_with(config, 1);
+}
+
+static void the_metrics_wait_for_the_storage_and_for_the_end(void **state)
+{
+	(void)state;
+	/* There is no such folder yet: that is said once, and so is that they are written. */
+	struct world *world = create_with_metrics();
+	(void)insert(world, "default", "", OK);
+	start(world);
+	run_for(world, MINUTE);
+	assert_non_null(strstr(world->said, "agent.prom"));
+	char *folder = strdup(world->config->metrics_file);
+	assert_non_null(folder);
+	*strrchr(folder, '/') = '\0';
+	assert_int_equal(mkdir(folder, 0700), 0);
+	(void)insert(world, "default", "", OK);
+	ship_wake(world->ship);
+	run_for(world, MINUTE);
+	assert_non_null(strstr(world->said, "the metrics are written again"));
+	/* While nothing can be written, they are no reason to wake up. */
+	(void)insert(world, "default", "", OK);
+	ship_wake(world->ship);
+	bool full = true;
+	world->context = &full;
+	world->spoil = full_disk;
+	run_quietly(world, HOUR, 2000);
+	world->spoil = NULL;
+	run_for(world, HOUR);
+	/* At the end they are the last to be written. */
+	struct row *last = insert(world, "default", "", OK);
+	world->latency = never_by_itself;
+	ship_wake(world->ship);
+	until_flying(world, last);
+	ship_stop(world->ship);
+	run_for(world, MINUTE);
+	assert_false(ship_is_stopped(world->ship));
+	answer_now(world, last, OK);
+	assert_false(ship_is_stopped(world->ship));
+	run_for(world, MINUTE);
+	assert_true(ship_is_stopped(world->ship));
+	assert_int_equal(unlink(world->config->metrics_file), 0);
+	assert_int_equal(rmdir(folder), 0);
+	free(folder);
+	destroy(world);
+}
+
+static void no_more_unknown_apps_are_named_than_there_is_room_for(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	start(world);
+	for (int i = 0; i < JOB_UNKNOWN_NAMES + 3; i++) {
+		char name[16];
+		(void)snprintf(name, sizeof name, "nobody %d", i);
+		(void)insert(world, name, "", OK);
+		ship_wake(world->ship);
+		run_for(world, SECOND);
+	}
+	struct row *known = insert(world, "default", "", OK);
+	ship_wake(world->ship);
+	run_for(world, SECOND);
+	assert_true(known->accepted);
+	int said = 0;
+	for (const char *at = world->said; (at = strstr(at, "not in the configuration")) != NULL; at++)
+		said++;
+	assert_int_equal(said, JOB_UNKNOWN_NAMES);
+	destroy(world);
+}
+
+static void a_network_is_not_waited_for_by_who_stops(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	(void)insert(world, "default", "", NO_CONNECTION);
+	start(world);
+	run_for(world, 10 * MINUTE);
+	assert_true(ship_waits_for_network(world->ship));
+	ship_stop(world->ship);
+	assert_false(ship_waits_for_network(world->ship));
+	run_for(world, MINUTE);
+	destroy(world);
+}
+
+static void a_network_is_not_waited_for_in_closed_hours(void **state)
+{
+	(void)state;
+	/* It is 22:13 of the day before in UTC, and 03:43 where the hours are. */
+	struct world *world = create_with("[endpoint]\nurl = https://example.net/\n"
+	                                  "[limits]\nhours = 03:00-04:00\n"
+	                                  "[app default]\napp_key = SECRETa\napi_key = SECRETb\n", 1);
+	(void)insert(world, "default", "", NO_CONNECTION);
+	start(world);
+	run_for(world, MINUTE);
+	assert_true(ship_waits_for_network(world->ship));
+	run_for(world, HOUR);
+	assert_false(ship_waits_for_network(world->ship));
+	destroy(world);
+}
+
+static void a_spool_that_may_only_be_read_is_opened_anew_until_it_may_be_written(void **state)
+{
+	(void)state;
+	static const struct fault denied = { .name = "no permission", .sqlite = SQLITE_READONLY };
+	struct world *world = create();
+	(void)insert(world, "default", "", OK);
+	start(world);
+	until_flying(world, &world->rows[0]);
+	answer_now(world, &world->rows[0], OK);
+	while (world->job == NULL || world->job->change_count == 0)
+		assert_true(turn(world, world->clock + MINUTE));
+	struct spool *before = world->spool;
+	faults.only = "step";
+	fail_after(&denied, 0, false);
+	end_this_job(world);
+	assert_true(stop_failing());
+	assert_non_null(before);
+	assert_non_null(world->spool);
+	assert_non_null(strstr(world->said, "no permission to write"));
+	all_is_taken(world);
+	assert_non_null(strstr(world->said, "the spool can be used again"));
+	/* Where it stands there no more, that is for the next look. */
+	(void)insert(world, "default", "", OK);
+	ship_wake(world->ship);
+	until_flying(world, &world->rows[1]);
+	answer_now(world, &world->rows[1], OK);
+	while (world->job == NULL || world->job->change_count == 0)
+		assert_true(turn(world, world->clock + MINUTE));
+	char away[160];
+	(void)snprintf(away, sizeof away, "%s-away", world->path);
+	before = world->spool;
+	assert_int_equal(rename(world->path, away), 0);
+	faults.only = "step";
+	fail_after(&denied, 2, false); /* behind the look for rows that nobody else could send */
+	end_this_job(world);
+	assert_true(stop_failing());
+	assert_ptr_equal(world->spool, before);
+	assert_int_equal(rename(away, world->path), 0);
+	all_is_taken(world);
+	destroy(world);
+}
+
+static void what_waits_to_be_settled_is_bounded(void **state)
+{
+	(void)state;
+	struct world *world = create_with("[endpoint]\nurl = https://example.net/\nconnections = 64\n"
+	                                  "[app default]\napp_key = SECRETa\napi_key = SECRETb\n", 1);
+	insert_many(world, 600, "default", "", OK);
+	world->job_time = 40;
+	start(world);
+	while (world->posts < 150)
+		assert_true(turn(world, world->clock + MINUTE));
+	world->job_time = 10 * MINUTE; /* the disk stands still */
+	run_for(world, 9 * MINUTE);
+	assert_true(world->flight_count == 0);
+	assert_true(world->posts <= 600 && waiting(world) > 0);
+	world->job_time = 1;
+	all_is_taken(world);
+	destroy(world);
+}
+
 static void without_memory_to_know_a_record_it_is_met_again(void **state)
 {
 	(void)state;
@@ -2655,6 +2823,12 @@ int main(void)
 		cmocka_unit_test(a_look_for_a_probe_stands_up_to_whatever_a_person_does_meanwhile),
 		cmocka_unit_test(an_app_that_is_taken_again_while_its_rows_are_passed_over_is_read_from_there),
 		cmocka_unit_test(a_probe_is_found_behind_thousands_when_others_were_tried),
+		cmocka_unit_test(the_metrics_wait_for_the_storage_and_for_the_end),
+		cmocka_unit_test(no_more_unknown_apps_are_named_than_there_is_room_for),
+		cmocka_unit_test(a_network_is_not_waited_for_by_who_stops),
+		cmocka_unit_test(a_network_is_not_waited_for_in_closed_hours),
+		cmocka_unit_test(a_spool_that_may_only_be_read_is_opened_anew_until_it_may_be_written),
+		cmocka_unit_test(what_waits_to_be_settled_is_bounded),
 		cmocka_unit_test(without_memory_to_know_a_record_it_is_met_again),
 		cmocka_unit_test(without_memory_for_what_a_job_is_told_it_waits),
 		cmocka_unit_test(in_any_weather_the_limits_hold_and_all_is_delivered_or_dead),
