@@ -2532,6 +2532,51 @@ static void what_waits_to_be_settled_is_bounded(void **state)
 	destroy(world);
 }
 
+static void no_more_is_kept_in_mind_of_what_somebody_took_away_than_there_is_room_for(void **state)
+{
+	(void)state;
+	struct world *world = create_with("[endpoint]\nurl = https://example.net/\nconnections = 64\n"
+	                                  "[app default]\napp_key = SECRETa\napi_key = SECRETb\n", 1);
+	start(world);
+	for (int i = 0; i < 30; i++) {
+		world->latency = never_by_itself;
+		insert_many(world, 64, "default", "", OK);
+		ship_wake(world->ship);
+		run_for(world, MINUTE);
+		execute(world, "DELETE FROM interactions");
+		world->latency = NULL;
+		for (size_t flight = 0; flight < world->flight_count; flight++)
+			world->flights[flight].due = world->clock;
+		run_for(world, MINUTE);
+	}
+	assert_int_equal(world->posts, 30 * 64);
+	assert_int_equal(waiting(world), 0);
+	destroy(world);
+}
+
+static void a_reload_without_memory_for_an_apps_name_loses_no_record(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	struct row *row = insert(world, "beta", "", OK);
+	world->latency = never_by_itself;
+	start(world);
+	until_flying(world, row);
+	struct config *without = parse("[endpoint]\nurl = https://example.net/\n"
+	                               "[app default]\napp_key = SECRETa\napi_key = SECRETb\n");
+	faults.only = "strdup";
+	fail_after(&no_memory, 0, false);
+	while (!ship_reload(world->ship, without))
+		assert_true(turn(world, world->clock + MINUTE));
+	assert_true(stop_failing());
+	config_free(world->config);
+	world->config = without;
+	reload_with(world, plain_config);
+	answer_now(world, row, S503);
+	all_is_taken(world);
+	destroy(world);
+}
+
 static void without_memory_to_know_a_record_it_is_met_again(void **state)
 {
 	(void)state;
@@ -2829,6 +2874,8 @@ int main(void)
 		cmocka_unit_test(a_network_is_not_waited_for_in_closed_hours),
 		cmocka_unit_test(a_spool_that_may_only_be_read_is_opened_anew_until_it_may_be_written),
 		cmocka_unit_test(what_waits_to_be_settled_is_bounded),
+		cmocka_unit_test(no_more_is_kept_in_mind_of_what_somebody_took_away_than_there_is_room_for),
+		cmocka_unit_test(a_reload_without_memory_for_an_apps_name_loses_no_record),
 		cmocka_unit_test(without_memory_to_know_a_record_it_is_met_again),
 		cmocka_unit_test(without_memory_for_what_a_job_is_told_it_waits),
 		cmocka_unit_test(in_any_weather_the_limits_hold_and_all_is_delivered_or_dead),
