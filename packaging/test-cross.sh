@@ -65,7 +65,7 @@ build_tests() {
 must build_tests
 for source in tests/unit/test_*.c; do
 	name=$(basename "$source" .c)
-	holds "unit tests: $name" timeout 300 chroot "$root" \
+	holds "unit tests: $name" timeout 900 chroot "$root" \
 		sh -c "cd /trial/source && exec /trial/qemu build/tests/$name"
 done
 
