@@ -2364,6 +2364,224 @@ static void a_probe_is_found_behind_thousands_when_others_were_tried(void **stat
 	destroy(world);
 }
 
+/* --- What a job says of the file ------------------------------------------ */
+
+struct place_told {
+	int64_t from, to;
+	bool news;
+};
+
+static bool meets_damage(struct world *world, struct job *job, bool after)
+{
+	const struct place_told *place = world->context;
+	if (!after || job->scan != SCAN_ANY)
+		return false;
+	job->damaged_from = place->from;
+	job->damaged_to = place->to;
+	(void)snprintf(job->error.sentence, sizeof job->error.sentence, "the file is damaged");
+	return false;
+}
+
+static void a_damaged_place_is_told_once_and_again_when_it_has_grown(void **state)
+{
+	(void)state;
+	static struct place_told places[] = {
+		{ 5, 9, true },  { 6, 8, false },  { 5, 9, false },         { 3, 9, true },
+		{ 4, 12, true }, { 2, 11, true }, { 4, INT64_MAX, true }, { 4, INT64_MAX, false }
+	};
+	struct world *world = create();
+	struct report report;
+	world->spoil = meets_damage;
+	for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+		world->context = &places[i];
+		world->said[0] = '\0';
+		if (i == 0)
+			start(world);
+		ship_wake(world->ship);
+		run_for(world, MINUTE);
+		assert_int_equal(strstr(world->said, "cannot be read") != NULL, places[i].news);
+	}
+	report_of(world, &report);
+	assert_int_equal(report.damaged_from, 2);
+	destroy(world);
+}
+
+/* The file keeps the row of what was delivered, for one reason or the other. */
+static bool row_stays(struct world *world, struct job *job, bool after)
+{
+	if (after || job->change_count == 0 || job->changes[0].kind != CHANGE_DELIVERED)
+		return false;
+	job->changes[0].refused = true;
+	job->changes[0].damaged = *(const bool *)world->context;
+	job->settled = job->read = job->error.status = SPOOL_OK;
+	return true;
+}
+
+static void what_is_done_with_but_cannot_leave_is_said_and_not_sent_again(void **state)
+{
+	(void)state;
+	for (int way = 0; way < 4; way++) {
+		bool damaged = way % 2, careful = way / 2;
+		struct world *world = create();
+		world->context = &damaged;
+		world->spoil = row_stays;
+		struct row *row = insert(world, "default", "", OK);
+		start_with(world, (struct ship_options){ .careful = careful, .last_id = INT64_MAX });
+		run_for(world, MINUTE);
+		assert_non_null(strstr(world->said, "cannot leave"));
+		assert_int_equal(strstr(world->said, "--salvage") != NULL, damaged);
+		/* It is met again and again, and by its place alone after a crash. */
+		for (int i = 0; i < 3; i++) {
+			ship_wake(world->ship);
+			run_quietly(world, HOUR, 50);
+		}
+		assert_int_equal(row->posts, 1);
+		assert_int_equal(waiting(world), 1);
+		/* It leaves after all, while it is looked at. */
+		ship_wake(world->ship);
+		if (careful)
+			until_load(world);
+		else
+			until_scan(world, SCAN_ANY);
+		execute(world, "DELETE FROM interactions");
+		end_this_job(world);
+		world->spoil = NULL;
+		struct row *next = insert(world, "default", "", OK);
+		ship_wake(world->ship);
+		all_is_taken(world);
+		assert_true(next->accepted);
+		assert_int_equal(row->posts, 1);
+		destroy(world);
+	}
+}
+
+static void what_cannot_leave_is_not_sent_again_when_its_app_comes_back_from_the_configuration(
+	void **state)
+{
+	(void)state;
+	bool damaged = false;
+	struct world *world = create();
+	world->context = &damaged;
+	world->spoil = row_stays;
+	struct row *row = insert(world, "beta", "", OK);
+	start(world);
+	run_for(world, MINUTE);
+	reload_with(world, "[endpoint]\nurl = https://example.net/\n"
+	                   "[app default]\napp_key = SECRETa\napi_key = SECRETb\n");
+	run_for(world, MINUTE);
+	reload_with(world, plain_config);
+	run_for(world, HOUR);
+	assert_int_equal(row->posts, 1);
+	assert_int_equal(waiting(world), 1);
+	destroy(world);
+}
+
+static bool goes_over(struct world *world, struct job *job, bool after)
+{
+	const bool **abandoned = world->context;
+	if (!after || job->entry_count < 2 || *abandoned == NULL)
+		return false;
+	job->reopened = job->pause = job->limits = true;
+	job->abandoned = **abandoned;
+	*abandoned = NULL;
+	return false;
+}
+
+static void what_was_read_before_a_file_was_opened_anew_is_read_again(void **state)
+{
+	(void)state;
+	for (int way = 0; way < 2; way++) {
+		bool abandoned = way;
+		const bool *armed = &abandoned;
+		struct world *world = create();
+		world->context = &armed;
+		world->spoil = goes_over;
+		insert_many(world, 3, "default", "", OK);
+		start(world);
+		all_is_taken(world);
+		assert_null(armed);
+		assert_non_null(strstr(world->said, "the spool is open again"));
+		assert_int_equal(strstr(world->said, "they are lost with it") != NULL, abandoned);
+		assert_int_equal(world->posts, 3);
+		destroy(world);
+	}
+}
+
+struct sweeps {
+	unsigned more, seen;
+	bool overdue;
+	int64_t last;
+};
+
+static bool sweeps_a_part(struct world *world, struct job *job, bool after)
+{
+	struct sweeps *sweeps = world->context;
+	if (!after || !job->has_swept)
+		return false;
+	sweeps->seen++;
+	sweeps->last = world->clock;
+	job->swept.dead = 500;
+	job->swept.more = sweeps->seen <= sweeps->more;
+	job->swept.due = sweeps->overdue ? job->wall - 1 : INT64_MAX;
+	return false;
+}
+
+static void what_was_dead_for_long_goes_in_parts_that_are_told_as_one(void **state)
+{
+	(void)state;
+	struct sweeps sweeps = { .more = 3 };
+	struct world *world = create_with("[endpoint]\nurl = https://example.net/\n"
+	                                  "[spool]\nkeep_dead = 1h\n"
+	                                  "[app default]\napp_key = SECRETa\napi_key = SECRETb\n", 1);
+	world->context = &sweeps;
+	world->spoil = sweeps_a_part;
+	start(world);
+	run_for(world, MINUTE);
+	assert_int_equal(sweeps.seen, 4);
+	assert_true(sweeps.last < 2 * SECOND);
+	assert_non_null(strstr(world->said, "were discarded: 2000\n"));
+	destroy(world);
+}
+
+static void what_is_due_and_does_not_go_is_not_asked_for_all_the_time(void **state)
+{
+	(void)state;
+	struct sweeps sweeps = { .overdue = true };
+	struct world *world = create();
+	world->context = &sweeps;
+	world->spoil = sweeps_a_part;
+	start(world);
+	run_quietly(world, 24 * HOUR, 200);
+	assert_in_range(sweeps.seen, 24, 25); /* once an hour: the clock may be set */
+	destroy(world);
+}
+
+static void when_the_last_dead_letter_is_gone_there_is_nothing_more_to_sweep(void **state)
+{
+	(void)state;
+	struct sweeps sweeps = { .more = 0 };
+	struct world *world = create_with("[endpoint]\nurl = https://example.net/\n"
+	                                  "[spool]\nkeep_dead = 2h\n"
+	                                  "[app default]\napp_key = SECRETa\napi_key = SECRETb\n", 1);
+	struct row *row = insert(world, "default", "", S400);
+	start(world);
+	run_for(world, MINUTE);
+	ship_wake(world->ship);
+	run_for(world, MINUTE);
+	assert_int_equal(ship_figures(world->ship).dead, 1);
+	run_for(world, 3 * HOUR);
+	assert_int_equal(dead(world), 0);
+	ship_wake(world->ship);
+	run_for(world, MINUTE);
+	assert_int_equal(ship_figures(world->ship).dead, 0);
+	world->context = &sweeps;
+	world->spoil = sweeps_a_part;
+	run_for(world, 24 * HOUR);
+	assert_int_equal(sweeps.seen, 0);
+	assert_int_equal(row->posts, 1);
+	destroy(world);
+}
+
 /* --- The metrics, and what stands in the way ------------------------------ */
 
 static struct world *create_with_metrics(void)
@@ -2868,6 +3086,14 @@ int main(void)
 		cmocka_unit_test(a_look_for_a_probe_stands_up_to_whatever_a_person_does_meanwhile),
 		cmocka_unit_test(an_app_that_is_taken_again_while_its_rows_are_passed_over_is_read_from_there),
 		cmocka_unit_test(a_probe_is_found_behind_thousands_when_others_were_tried),
+		cmocka_unit_test(a_damaged_place_is_told_once_and_again_when_it_has_grown),
+		cmocka_unit_test(what_is_done_with_but_cannot_leave_is_said_and_not_sent_again),
+		cmocka_unit_test(
+			what_cannot_leave_is_not_sent_again_when_its_app_comes_back_from_the_configuration),
+		cmocka_unit_test(what_was_read_before_a_file_was_opened_anew_is_read_again),
+		cmocka_unit_test(what_was_dead_for_long_goes_in_parts_that_are_told_as_one),
+		cmocka_unit_test(what_is_due_and_does_not_go_is_not_asked_for_all_the_time),
+		cmocka_unit_test(when_the_last_dead_letter_is_gone_there_is_nothing_more_to_sweep),
 		cmocka_unit_test(the_metrics_wait_for_the_storage_and_for_the_end),
 		cmocka_unit_test(no_more_unknown_apps_are_named_than_there_is_room_for),
 		cmocka_unit_test(a_network_is_not_waited_for_by_who_stops),
