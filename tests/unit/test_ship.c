@@ -2476,6 +2476,33 @@ static void what_cannot_leave_is_not_sent_again_when_its_app_comes_back_from_the
 	destroy(world);
 }
 
+static void a_held_app_is_probed_though_a_row_that_cannot_leave_stands_before(void **state)
+{
+	(void)state;
+	static const char *const sessions[] = { "", "s" };
+	for (size_t i = 0; i < 2; i++) {
+		bool damaged = false;
+		struct world *world = create();
+		world->context = &damaged;
+		world->spoil = row_stays;
+		struct row *stays = insert(world, "beta", sessions[i], OK);
+		start(world);
+		run_for(world, MINUTE);
+		world->spoil = NULL;
+		struct row *probe = insert(world, "beta", sessions[i], S401);
+		ship_wake(world->ship);
+		run_quietly(world, HOUR, 200);
+		assert_non_null(strstr(world->said, "beta is held"));
+		assert_true(probe->posts > 1);
+		probe->fate = OK;
+		run_quietly(world, HOUR, 200);
+		assert_true(probe->accepted);
+		assert_int_equal(stays->posts, 1);
+		assert_int_equal(waiting(world), 1);
+		destroy(world);
+	}
+}
+
 static bool goes_over(struct world *world, struct job *job, bool after)
 {
 	const bool **abandoned = world->context;
@@ -3090,6 +3117,7 @@ int main(void)
 		cmocka_unit_test(what_is_done_with_but_cannot_leave_is_said_and_not_sent_again),
 		cmocka_unit_test(
 			what_cannot_leave_is_not_sent_again_when_its_app_comes_back_from_the_configuration),
+		cmocka_unit_test(a_held_app_is_probed_though_a_row_that_cannot_leave_stands_before),
 		cmocka_unit_test(what_was_read_before_a_file_was_opened_anew_is_read_again),
 		cmocka_unit_test(what_was_dead_for_long_goes_in_parts_that_are_told_as_one),
 		cmocka_unit_test(what_is_due_and_does_not_go_is_not_asked_for_all_the_time),
