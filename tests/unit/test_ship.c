@@ -2364,6 +2364,378 @@ static void a_probe_is_found_behind_thousands_when_others_were_tried(void **stat
 	destroy(world);
 }
 
+/* --- What a job says of the file ------------------------------------------ */
+
+struct place_told {
+	int64_t from, to;
+	bool news;
+};
+
+static bool meets_damage(struct world *world, struct job *job, bool after)
+{
+	const struct place_told *place = world->context;
+	if (!after || job->scan != SCAN_ANY)
+		return false;
+	job->damaged_from = place->from;
+	job->damaged_to = place->to;
+	(void)snprintf(job->error.sentence, sizeof job->error.sentence, "the file is damaged");
+	return false;
+}
+
+static void a_damaged_place_is_told_once_and_again_when_it_has_grown(void **state)
+{
+	(void)state;
+	static struct place_told places[] = {
+		{ 5, 9, true },  { 6, 8, false },  { 5, 9, false },         { 3, 9, true },
+		{ 4, 12, true }, { 2, 11, true }, { 4, INT64_MAX, true }, { 4, INT64_MAX, false }
+	};
+	struct world *world = create();
+	struct report report;
+	world->spoil = meets_damage;
+	for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+		world->context = &places[i];
+		world->said[0] = '\0';
+		if (i == 0)
+			start(world);
+		ship_wake(world->ship);
+		run_for(world, MINUTE);
+		assert_int_equal(strstr(world->said, "cannot be read") != NULL, places[i].news);
+	}
+	report_of(world, &report);
+	assert_int_equal(report.damaged_from, 2);
+	destroy(world);
+}
+
+/* The file keeps the row of what was delivered, for one reason or the other. */
+static bool row_stays(struct world *world, struct job *job, bool after)
+{
+	if (after || job->change_count == 0 || job->changes[0].kind != CHANGE_DELIVERED)
+		return false;
+	job->changes[0].refused = true;
+	job->changes[0].damaged = *(const bool *)world->context;
+	job->settled = job->read = job->error.status = SPOOL_OK;
+	return true;
+}
+
+static void what_is_done_with_but_cannot_leave_is_said_and_not_sent_again(void **state)
+{
+	(void)state;
+	for (int way = 0; way < 4; way++) {
+		bool damaged = way % 2, careful = way / 2;
+		struct world *world = create();
+		world->context = &damaged;
+		world->spoil = row_stays;
+		struct row *row = insert(world, "default", "", OK);
+		start_with(world, (struct ship_options){ .careful = careful, .last_id = INT64_MAX });
+		run_for(world, MINUTE);
+		assert_non_null(strstr(world->said, "cannot leave"));
+		assert_int_equal(strstr(world->said, "--salvage") != NULL, damaged);
+		/* It is met again and again, and by its place alone after a crash. */
+		for (int i = 0; i < 3; i++) {
+			ship_wake(world->ship);
+			run_quietly(world, HOUR, 50);
+		}
+		assert_int_equal(row->posts, 1);
+		assert_int_equal(waiting(world), 1);
+		/* It leaves after all, while it is looked at. */
+		ship_wake(world->ship);
+		if (careful)
+			until_load(world);
+		else
+			until_scan(world, SCAN_ANY);
+		execute(world, "DELETE FROM interactions");
+		end_this_job(world);
+		world->spoil = NULL;
+		struct row *next = insert(world, "default", "", OK);
+		ship_wake(world->ship);
+		all_is_taken(world);
+		assert_true(next->accepted);
+		assert_int_equal(row->posts, 1);
+		destroy(world);
+	}
+}
+
+static void what_cannot_leave_is_not_sent_again_when_its_app_comes_back_from_the_configuration(
+	void **state)
+{
+	(void)state;
+	bool damaged = false;
+	struct world *world = create();
+	world->context = &damaged;
+	world->spoil = row_stays;
+	struct row *row = insert(world, "beta", "", OK);
+	start(world);
+	run_for(world, MINUTE);
+	/* In an outage it is met by its place alone. */
+	struct row *lost = insert(world, "default", "", NO_CONNECTION);
+	ship_wake(world->ship);
+	run_for(world, MINUTE);
+	ship_wake(world->ship);
+	run_for(world, SECOND);
+	lost->fate = OK;
+	unsigned posts = lost->posts;
+	reload_with(world, "[endpoint]\nurl = https://example.net/\n"
+	                   "[app default]\napp_key = SECRETa\napi_key = SECRETb\n");
+	run_for(world, MINUTE);
+	reload_with(world, plain_config);
+	run_for(world, HOUR);
+	assert_int_equal(row->posts, 1);
+	assert_int_equal(lost->posts, posts + 1);
+	assert_int_equal(waiting(world), 2);
+	destroy(world);
+}
+
+static void a_held_app_is_probed_though_a_row_that_cannot_leave_stands_before(void **state)
+{
+	(void)state;
+	static const char *const sessions[] = { "", "s" };
+	for (size_t i = 0; i < 2; i++) {
+		bool damaged = false;
+		struct world *world = create();
+		world->context = &damaged;
+		world->spoil = row_stays;
+		struct row *stays = insert(world, "beta", sessions[i], OK);
+		start(world);
+		run_for(world, MINUTE);
+		world->spoil = NULL;
+		struct row *probe = insert(world, "beta", sessions[i], S401);
+		ship_wake(world->ship);
+		run_quietly(world, HOUR, 200);
+		assert_non_null(strstr(world->said, "beta is held"));
+		assert_true(probe->posts > 1);
+		probe->fate = OK;
+		run_quietly(world, HOUR, 200);
+		assert_true(probe->accepted);
+		assert_int_equal(stays->posts, 1);
+		assert_int_equal(waiting(world), 1);
+		destroy(world);
+	}
+}
+
+static bool goes_over(struct world *world, struct job *job, bool after)
+{
+	const bool **abandoned = world->context;
+	if (!after || job->entry_count < 2 || *abandoned == NULL)
+		return false;
+	job->reopened = job->pause = job->limits = true;
+	job->abandoned = **abandoned;
+	*abandoned = NULL;
+	return false;
+}
+
+static void what_was_read_before_a_file_was_opened_anew_is_read_again(void **state)
+{
+	(void)state;
+	for (int way = 0; way < 2; way++) {
+		bool abandoned = way;
+		const bool *armed = &abandoned;
+		struct world *world = create();
+		world->context = &armed;
+		world->spoil = goes_over;
+		insert_many(world, 3, "default", "", OK);
+		start(world);
+		all_is_taken(world);
+		assert_null(armed);
+		assert_non_null(strstr(world->said, "the spool is open again"));
+		assert_int_equal(strstr(world->said, "they are lost with it") != NULL, abandoned);
+		assert_int_equal(world->posts, 3);
+		destroy(world);
+	}
+}
+
+struct sweeps {
+	unsigned more, seen;
+	bool overdue;
+	int64_t last;
+};
+
+static bool sweeps_a_part(struct world *world, struct job *job, bool after)
+{
+	struct sweeps *sweeps = world->context;
+	if (!after || !job->has_swept)
+		return false;
+	sweeps->seen++;
+	sweeps->last = world->clock;
+	job->swept.dead = 500;
+	job->swept.more = sweeps->seen <= sweeps->more;
+	job->swept.due = sweeps->overdue ? job->wall - 1 : INT64_MAX;
+	return false;
+}
+
+static void what_was_dead_for_long_goes_in_parts_that_are_told_as_one(void **state)
+{
+	(void)state;
+	struct sweeps sweeps = { .more = 3 };
+	struct world *world = create_with("[endpoint]\nurl = https://example.net/\n"
+	                                  "[spool]\nkeep_dead = 1h\n"
+	                                  "[app default]\napp_key = SECRETa\napi_key = SECRETb\n", 1);
+	world->context = &sweeps;
+	world->spoil = sweeps_a_part;
+	start(world);
+	run_for(world, MINUTE);
+	assert_int_equal(sweeps.seen, 4);
+	assert_true(sweeps.last < 2 * SECOND);
+	assert_non_null(strstr(world->said, "were discarded: 2000\n"));
+	destroy(world);
+}
+
+static void what_is_due_and_does_not_go_is_not_asked_for_all_the_time(void **state)
+{
+	(void)state;
+	struct sweeps sweeps = { .overdue = true };
+	struct world *world = create();
+	world->context = &sweeps;
+	world->spoil = sweeps_a_part;
+	start(world);
+	run_quietly(world, 24 * HOUR, 200);
+	assert_in_range(sweeps.seen, 24, 25); /* once an hour: the clock may be set */
+	destroy(world);
+}
+
+static void when_the_last_dead_letter_is_gone_there_is_nothing_more_to_sweep(void **state)
+{
+	(void)state;
+	struct sweeps sweeps = { .more = 0 };
+	struct world *world = create_with("[endpoint]\nurl = https://example.net/\n"
+	                                  "[spool]\nkeep_dead = 2h\n"
+	                                  "[app default]\napp_key = SECRETa\napi_key = SECRETb\n", 1);
+	struct row *row = insert(world, "default", "", S400);
+	start(world);
+	run_for(world, MINUTE);
+	ship_wake(world->ship);
+	run_for(world, MINUTE);
+	assert_int_equal(ship_figures(world->ship).dead, 1);
+	run_for(world, 3 * HOUR);
+	assert_int_equal(dead(world), 0);
+	ship_wake(world->ship);
+	run_for(world, MINUTE);
+	assert_int_equal(ship_figures(world->ship).dead, 0);
+	world->context = &sweeps;
+	world->spoil = sweeps_a_part;
+	run_for(world, 24 * HOUR);
+	assert_int_equal(sweeps.seen, 0);
+	assert_int_equal(row->posts, 1);
+	destroy(world);
+}
+
+/* --- Where there is no room ----------------------------------------------- */
+
+static void insert_large(struct world *world, int count, const char *app, enum reply fate, int size)
+{
+	char sql[256];
+	execute(world, "DROP TRIGGER IF EXISTS interactions_unchangeable");
+	for (int i = 0; i < count; i++) {
+		struct row *row = insert(world, app, "", fate);
+		(void)snprintf(sql, sizeof sql, "UPDATE interactions SET response_body = '\"' || "
+		               "hex(zeroblob(%d)) || '\"' WHERE id = %" PRId64, size / 2, row->id);
+		execute(world, sql);
+	}
+}
+
+static const char little_memory[] =
+	"[endpoint]\nurl = https://example.net/\nconnections = 8\nmemory = 1M\n"
+	"[app default]\napp_key = SECRETa\napi_key = SECRETb\n"
+	"[app beta]\napp_key = SECRETc\napi_key = SECRETd\n";
+
+static void what_an_outage_left_known_by_its_place_is_built_as_there_is_room(void **state)
+{
+	(void)state;
+	struct world *world = create_with(little_memory, 1);
+	insert_large(world, 20, "default", NO_CONNECTION, 400000);
+	start(world);
+	run_for(world, 10 * MINUTE);
+	all_is_taken(world);
+	assert_true(world->bytes_max < 1100000);
+	destroy(world);
+}
+
+static void a_held_app_is_not_probed_while_others_fill_the_memory(void **state)
+{
+	(void)state;
+	struct world *world = create_with(little_memory, 1);
+	insert_large(world, 1, "beta", S401, 800000);
+	start(world);
+	run_for(world, MINUTE);
+	struct row *probe = &world->rows[0];
+	assert_int_equal(probe->posts, 1);
+	insert_many(world, 20, "default", "", OK); /* so that more than one goes at once */
+	ship_wake(world->ship);
+	run_for(world, SECOND);
+	world->latency = never_by_itself;
+	insert_large(world, 4, "default", OK, 400000);
+	ship_wake(world->ship);
+	run_quietly(world, HOUR, 100);
+	assert_int_equal(world->flight_count, 2);
+	assert_int_equal(probe->posts, 1);
+	all_is_taken(world);
+	destroy(world);
+}
+
+static void no_more_fail_by_themselves_at_once_than_there_is_room_for(void **state)
+{
+	(void)state;
+	struct world *world = create_with("[endpoint]\nurl = https://example.net/\nconnections = 64\n"
+	                                  "[retry]\nbase = 1h\ncap = 1h\n"
+	                                  "[app default]\napp_key = SECRETa\napi_key = SECRETb\n", 1);
+	insert_many(world, 1400, "default", "", S409);
+	start(world);
+	run_for(world, 5 * MINUTE);
+	assert_in_range(world->posts, 1024, 1024 + 2 * 128); /* and what was known ahead */
+	all_is_taken(world);
+	destroy(world);
+}
+
+/* --- What a job could not do, the next does --------------------------------- */
+
+struct undone {
+	bool limits, pause, read;
+	unsigned tries;
+};
+
+static bool leaves_undone(struct world *world, struct job *job, bool after)
+{
+	struct undone *undone = world->context;
+	bool wanted = undone->limits ? job->limits : job->pause;
+	if (!after) {
+		/* Asked for by itself, with nothing else to do. */
+		undone->tries += wanted && job->change_count == 0 && job->scan == SCAN_NOTHING;
+		return false;
+	}
+	if (undone->tries > 0)
+		return false;
+	job->limits = job->limits || undone->limits;
+	job->pause = job->pause || undone->pause;
+	return false;
+}
+
+static void limits_that_could_not_be_written_down_are_tried_again_by_themselves(void **state)
+{
+	(void)state;
+	struct undone undone = { .limits = true };
+	struct world *world = create();
+	world->context = &undone;
+	world->spoil = leaves_undone;
+	start(world);
+	run_quietly(world, HOUR, 20);
+	assert_int_equal(undone.tries, 1);
+	destroy(world);
+}
+
+static void a_pause_that_could_not_be_read_is_asked_for_again_by_itself(void **state)
+{
+	(void)state;
+	struct undone undone = { .pause = true };
+	struct world *world = create();
+	world->context = &undone;
+	world->spoil = leaves_undone;
+	struct row *row = insert(world, "default", "", OK);
+	start(world);
+	run_quietly(world, HOUR, 50);
+	assert_int_equal(undone.tries, 1);
+	assert_true(row->accepted);
+	destroy(world);
+}
+
 /* --- The metrics, and what stands in the way ------------------------------ */
 
 static struct world *create_with_metrics(void)
@@ -2416,6 +2788,50 @@ static void the_metrics_wait_for_the_storage_and_for_the_end(void **state)
 	assert_int_equal(rmdir(folder), 0);
 	free(folder);
 	destroy(world);
+}
+
+static bool keeps_count_of_metrics(struct world *world, struct job *job, bool after)
+{
+	struct undone *undone = world->context;
+	undone->tries += !after && job->metrics != NULL;
+	if (after && undone->read && job->change_count > 0) {
+		undone->read = false;
+		job->read = job->error.status = SPOOL_IO;
+		(void)snprintf(job->error.sentence, sizeof job->error.sentence, "an I/O error");
+	}
+	return false;
+}
+
+static void who_stops_writes_the_metrics_once_more_when_all_is_settled(void **state)
+{
+	(void)state;
+	/* With a file that can be read to the end, and with one that fails once. */
+	for (int way = 0; way < 2; way++) {
+		struct undone undone = { .read = false };
+		struct world *world = create_with_metrics();
+		struct row *first = insert(world, "default", "", OK);
+		world->context = &undone;
+		world->spoil = keeps_count_of_metrics;
+		start(world);
+		run_for(world, MINUTE);
+		assert_true(first->accepted);
+		world->latency = never_by_itself;
+		struct row *row = insert(world, "default", "", OK);
+		ship_wake(world->ship);
+		until_flying(world, row);
+		run_for(world, SECOND);
+		ship_stop(world->ship);
+		run_for(world, SECOND);
+		unsigned before = undone.tries;
+		undone.read = way;
+		answer_now(world, row, OK);
+		end_this_job(world);
+		assert_false(ship_is_stopped(world->ship));
+		run_for(world, SECOND);
+		assert_true(ship_is_stopped(world->ship));
+		assert_true(undone.tries > before);
+		destroy(world);
+	}
 }
 
 static void no_more_unknown_apps_are_named_than_there_is_room_for(void **state)
@@ -2868,7 +3284,22 @@ int main(void)
 		cmocka_unit_test(a_look_for_a_probe_stands_up_to_whatever_a_person_does_meanwhile),
 		cmocka_unit_test(an_app_that_is_taken_again_while_its_rows_are_passed_over_is_read_from_there),
 		cmocka_unit_test(a_probe_is_found_behind_thousands_when_others_were_tried),
+		cmocka_unit_test(a_damaged_place_is_told_once_and_again_when_it_has_grown),
+		cmocka_unit_test(what_is_done_with_but_cannot_leave_is_said_and_not_sent_again),
+		cmocka_unit_test(
+			what_cannot_leave_is_not_sent_again_when_its_app_comes_back_from_the_configuration),
+		cmocka_unit_test(a_held_app_is_probed_though_a_row_that_cannot_leave_stands_before),
+		cmocka_unit_test(what_was_read_before_a_file_was_opened_anew_is_read_again),
+		cmocka_unit_test(what_was_dead_for_long_goes_in_parts_that_are_told_as_one),
+		cmocka_unit_test(what_is_due_and_does_not_go_is_not_asked_for_all_the_time),
+		cmocka_unit_test(when_the_last_dead_letter_is_gone_there_is_nothing_more_to_sweep),
+		cmocka_unit_test(what_an_outage_left_known_by_its_place_is_built_as_there_is_room),
+		cmocka_unit_test(a_held_app_is_not_probed_while_others_fill_the_memory),
+		cmocka_unit_test(no_more_fail_by_themselves_at_once_than_there_is_room_for),
+		cmocka_unit_test(limits_that_could_not_be_written_down_are_tried_again_by_themselves),
+		cmocka_unit_test(a_pause_that_could_not_be_read_is_asked_for_again_by_itself),
 		cmocka_unit_test(the_metrics_wait_for_the_storage_and_for_the_end),
+		cmocka_unit_test(who_stops_writes_the_metrics_once_more_when_all_is_settled),
 		cmocka_unit_test(no_more_unknown_apps_are_named_than_there_is_room_for),
 		cmocka_unit_test(a_network_is_not_waited_for_by_who_stops),
 		cmocka_unit_test(a_network_is_not_waited_for_in_closed_hours),
