@@ -33,7 +33,7 @@ warnings := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-pr
 CFLAGS   ?= -O2 -g
 override CFLAGS += -std=c11 $(warnings) -fstack-protector-strong -fno-common -pthread \
             $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
-override CPPFLAGS += -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I. -I$(B)/generated -DRECONIFY_VERSION='"$(VERSION)"' \
+override CPPFLAGS += -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64 -I. -I$(B)/generated -DRECONIFY_VERSION='"$(VERSION)"' \
             $(if $(SAN),,$(if $(findstring -O0,$(CFLAGS)),,-D_FORTIFY_SOURCE=2)) \
             $(shell $(PKG_CONFIG) --cflags $(agent_libs) $(sink_libs))
 # Counted in the source, and while it runs: what is killed with -9 has counted, too.
