@@ -33,6 +33,7 @@ warnings := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-pr
 CFLAGS   ?= -O2 -g
 override CFLAGS += -std=c11 $(warnings) -fstack-protector-strong -fno-common -pthread \
             $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+# Files of over 2 GB and times after 2038, also on 32 bits.
 override CPPFLAGS += -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64 -I. -I$(B)/generated -DRECONIFY_VERSION='"$(VERSION)"' \
             $(if $(SAN),,$(if $(findstring -O0,$(CFLAGS)),,-D_FORTIFY_SOURCE=2)) \
             $(shell $(PKG_CONFIG) --cflags $(agent_libs) $(sink_libs))
@@ -99,7 +100,9 @@ wrapped := $(addprefix sqlite3_,step exec prepare_v2 prepare_v3 reset finalize o
     libversion_number) malloc calloc realloc \
     strdup strndup open fcntl close stat fstat statfs access fsync fdatasync link rename unlink \
     fchmod fchown posix_fallocate pread pwrite opendir \
-    geteuid nanosleep
+    geteuid nanosleep \
+    open64 fcntl64 __fcntl_time64 stat64 __stat64_time64 fstat64 __fstat64_time64 statfs64 \
+    posix_fallocate64 pread64 pwrite64 __nanosleep64
 $(addprefix $(B)/tests/,test_job test_ship test_spool_failures): unit_flags := $(addprefix -Wl$(comma)--wrap=,$(wrapped))
 
 # Each target for FUZZ_SECONDS, from the kept corpus on; FUZZ="NAME..." for some of them.

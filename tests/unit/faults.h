@@ -265,8 +265,30 @@ WRAP(char *, strndup, (const char *text, size_t size))
 
 /* --- The system --------------------------------------------------------- */
 
-int __real_open(const char *path, int flags, ...);
-int __wrap_open(const char *path, int flags, ...);
+/* With offsets of 64 bits glibc's headers give some functions other names, and with times of 64
+ * bits on 32 yet others; the linker wraps by them. */
+#if __WORDSIZE == 32
+#define WITH_TIME(of_32, of_64) of_32
+#else
+#define WITH_TIME(of_32, of_64) of_64
+#endif
+#define RENAME(name, parameters, linked)                                                     \
+	int __real_##name parameters __asm__("__real_" linked);                              \
+	int __wrap_##name parameters __asm__("__wrap_" linked);
+
+RENAME(open, (const char *path, int flags, ...), "open64")
+RENAME(fcntl, (int file, int command, ...), WITH_TIME("__fcntl_time64", "fcntl64"))
+RENAME(stat, (const char *path, struct stat *about), WITH_TIME("__stat64_time64", "stat64"))
+RENAME(fstat, (int file, struct stat *about), WITH_TIME("__fstat64_time64", "fstat64"))
+RENAME(statfs, (const char *path, struct statfs *about), "statfs64")
+RENAME(posix_fallocate, (int file, off_t at, off_t size), "posix_fallocate64")
+RENAME(nanosleep, (const struct timespec *wanted, struct timespec *left),
+       WITH_TIME("__nanosleep64", "nanosleep"))
+ssize_t __real_pread(int file, void *into, size_t size, off_t at) __asm__("__real_pread64");
+ssize_t __wrap_pread(int file, void *into, size_t size, off_t at) __asm__("__wrap_pread64");
+ssize_t __real_pwrite(int file, const void *from, size_t size, off_t at) __asm__("__real_pwrite64");
+ssize_t __wrap_pwrite(int file, const void *from, size_t size, off_t at) __asm__("__wrap_pwrite64");
+
 int __wrap_open(const char *path, int flags, ...)
 {
 	va_list rest;
@@ -276,8 +298,6 @@ int __wrap_open(const char *path, int flags, ...)
 	return system_fails("open") ? -1 : __real_open(path, flags, mode);
 }
 
-int __real_fcntl(int file, int command, ...);
-int __wrap_fcntl(int file, int command, ...);
 int __wrap_fcntl(int file, int command, ...)
 {
 	va_list rest;
