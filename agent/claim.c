@@ -680,9 +680,8 @@ static void prepare_scan(struct ship *ship)
 		job->from = session->more_from;
 		job->to = ship->frontier > SPOOL_FIRST_ID ? ship->frontier - 1 : SPOOL_FIRST_ID;
 		job->room_entries = ROSTER_SESSION_ROOM - session->count;
-	} else if (ship->more && known_ahead(ship) < WINDOW && ship->roster.waiting.count < WAITING_MAX &&
-	           prepare_skips(ship)) {
-		if (ship->roster.item_count == ship->kept_count) {
+	} else if (ship->more && known_ahead(ship) < WINDOW && prepare_skips(ship)) {
+		if (ship->roster.item_count == ship->kept_count && ship->let_go == 0) {
 			/* Nothing is known: whatever is there is new, also under an old id. */
 			int64_t from = SPOOL_FIRST_ID;
 			for (size_t i = 0; i < APP_PLACES; i++)

@@ -16,7 +16,7 @@
 #define SETTLE_AGE 20         /* or after so many ms, or when nothing is in flight */
 #define UNSETTLED_MAX 256     /* in flight and unsettled: what a crash can send twice */
 #define WINDOW 128            /* records known ahead of those in flight */
-#define WAITING_MAX 1024      /* records that fail by themselves, at once */
+#define WAITING_MAX 1024      /* records that fail by themselves and are kept in memory */
 #define KEPT_MAX 1000
 #define TRIED_MAX 16          /* sessions that a held app's probes go through in turn */
 #define ACCUSED_MAX 16
@@ -93,6 +93,7 @@ struct ship {
 	int64_t frontier; /* the first id never looked at */
 	bool more;        /* a scan from there may find rows */
 	int64_t look_again_at; /* all from the first id on, while anything is held back */
+	size_t let_go; /* records that fail by themselves, and are met again only then */
 	struct app apps[APP_PLACES];
 	struct accused accused[ACCUSED_MAX];
 	size_t accused_next;

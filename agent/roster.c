@@ -129,12 +129,20 @@ void roster_trim(struct roster *roster, struct session *session)
 
 void roster_feed(struct roster *roster, struct session *session)
 {
-	if (session->hungry || session->more_from == INT64_MAX || session->count > ROSTER_SESSION_LOW ||
+	if (session->hungry || session->resting || session->more_from == INT64_MAX ||
+	    session->count > ROSTER_SESSION_LOW ||
 	    (session->first != NULL && session->first->state == WAITING))
 		return;
 	session->hungry = true;
 	session->next_hungry = roster->hungry;
 	roster->hungry = session;
+}
+
+void roster_forget_rest(struct roster *roster, struct session *session)
+{
+	session->more_from = INT64_MAX;
+	session->resting = false;
+	roster_trim(roster, session);
 }
 
 /* Takes an item out of its session; the next one comes to the front. */
@@ -264,7 +272,8 @@ struct session *roster_next_hungry(struct roster *roster)
 		roster->hungry = session->next_hungry;
 		session->hungry = false;
 		/* It may have been fed, or emptied, by other means since. */
-		if (session->more_from != INT64_MAX && session->count <= ROSTER_SESSION_LOW)
+		if (session->more_from != INT64_MAX && session->count <= ROSTER_SESSION_LOW &&
+		    !session->resting)
 			return session;
 		roster_trim(roster, session);
 	}

@@ -80,6 +80,7 @@ struct session {
 	size_t count;
 	int64_t more_from;         /* rows from this id on are not known; INT64_MAX: none */
 	bool hungry;               /* in the list of those to read more of */
+	bool resting;              /* not to be read before all is read again */
 	struct session *chain, *next_hungry;
 };
 
@@ -125,8 +126,12 @@ void roster_leave(struct roster *roster, struct item *item);
 void roster_remove(struct roster *roster, struct item *item);
 
 /* Puts a session into the hungry list where it has unknown rows, is nearly used
- * up and may go on. */
+ * up, does not rest and may go on. */
 void roster_feed(struct roster *roster, struct session *session);
+
+/* What is not known of it is no longer its own: a scan from an earlier id than all of that
+ * is to meet it. May free the session. */
+void roster_forget_rest(struct roster *roster, struct session *session);
 
 /* The next hungry session, taken out of that list; NULL: none. */
 struct session *roster_next_hungry(struct roster *roster);

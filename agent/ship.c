@@ -187,8 +187,7 @@ static void set_aside(struct ship *ship, size_t place)
 			if (session->app != place)
 				continue;
 			app->more_from = flow_least(app->more_from, session->more_from);
-			session->more_from = INT64_MAX;
-			roster_trim(&ship->roster, session);
+			roster_forget_rest(&ship->roster, session);
 		}
 	}
 }
@@ -400,6 +399,20 @@ static bool failed_by_itself(const struct ship *ship, const struct item *item)
 	return item->doubt != 0 && ship->newest_success > item->doubt;
 }
 
+/* There are more that fail by themselves than are kept in memory: this one's turn comes when
+ * all is read again, so that they keep nobody from what stands behind. */
+static void let_go(struct ship *ship, struct item *item, int64_t retry_after)
+{
+	if (item->session != NULL) {
+		item->session->more_from = flow_least(item->session->more_from, item->id);
+		item->session->resting = true;
+	}
+	roster_remove(&ship->roster, item);
+	ship->let_go++;
+	int64_t wait = flow_latest(ship->config->retry_cap, retry_after);
+	ship->look_again_at = flow_least(ship->look_again_at, flow_now(ship) + wait);
+}
+
 /* This record is to be tried later by itself. */
 static void wait_alone(struct ship *ship, struct item *item, int64_t retry_after)
 {
@@ -422,6 +435,8 @@ static void wait_alone(struct ship *ship, struct item *item, int64_t retry_after
 		item->doubted = true;
 		ship->roster.doubted++;
 	}
+	if (item->state == WAITING && ship->roster.waiting.count > WAITING_MAX)
+		let_go(ship, item, retry_after);
 }
 
 static void handle_unavailable(struct ship *ship, struct item *item,
@@ -722,8 +737,7 @@ void flow_start_over(struct ship *ship, bool other_file)
 		for (struct session *session = ship->roster.sessions[i]; session != NULL;
 		     session = next) {
 			next = session->chain;
-			session->more_from = INT64_MAX;
-			roster_trim(&ship->roster, session);
+			roster_forget_rest(&ship->roster, session);
 		}
 	}
 	ship->frontier = SPOOL_FIRST_ID;
@@ -796,7 +810,7 @@ static void set_alarm(struct ship *ship)
 			at = flow_least(at, ship->figures_at);
 		if (!ship->working && claim_is_idle(ship))
 			at = flow_least(at, ship->shrink_at);
-		if (ship->roster.item_count > 0)
+		if (!ship->working && (ship->roster.item_count > 0 || ship->let_go > 0))
 			at = flow_least(at, ship->look_again_at);
 		const struct item *first =
 			ship->roster.ready.first != NULL ? ship->roster.ready.first : ship->roster.cold.first;
@@ -863,14 +877,26 @@ static void prefer_untried(struct ship *ship)
 
 /* Rows may have come under old ids: a dead letter that somebody put back, or a
  * producer that chooses its ids. Where nothing is known that shows by itself; while
- * something is held back, it is looked for now and then. */
+ * something is held back, it is looked for now and then. A job that runs may have read what
+ * stands behind a record that was let go meanwhile, and ends first. */
 static void look_again(struct ship *ship)
 {
-	if (flow_now(ship) < ship->look_again_at)
+	if (flow_now(ship) < ship->look_again_at || ship->working)
 		return;
 	ship->look_again_at = flow_now(ship) + LOOK_AGAIN;
 	ship->frontier = SPOOL_FIRST_ID;
 	ship->more = true;
+	if (ship->let_go == 0)
+		return;
+	ship->let_go = 0;
+	for (size_t i = 0; i < ROSTER_BUCKETS; i++) {
+		struct session *next;
+		for (struct session *session = ship->roster.sessions[i]; session != NULL; session = next) {
+			next = session->chain;
+			if (session->resting)
+				roster_forget_rest(&ship->roster, session);
+		}
+	}
 }
 
 static void pump(struct ship *ship)
@@ -1028,8 +1054,7 @@ void ship_try_now(struct ship *ship)
 	ship->figures_due = true;
 	ship->figures_at = time;
 	ship->sweep_at = time; /* somebody may have brought old ones in */
-	ship->frontier = SPOOL_FIRST_ID; /* a person may have put rows back under old ids */
-	ship->more = true;
+	ship->look_again_at = time; /* a person may have put rows back under old ids */
 	pump(ship);
 }
 
@@ -1091,8 +1116,7 @@ bool ship_is_quiet(const struct ship *ship)
 		return ship->breaker.state == DESTINATION_HELD || ship->closed ||
 		       ship->breaker.failures >= DRAIN_PROBES ||
 		       ship->breaker.next_try - flow_now(ship) > DRAIN_PATIENCE;
-	bool scanned = ship->scanned_once && ship->roster.hungry == NULL &&
-	               (!ship->more || ship->roster.waiting.count >= WAITING_MAX);
+	bool scanned = ship->scanned_once && ship->roster.hungry == NULL && !ship->more;
 	if (ship->closed && claim_is_full(ship))
 		return true; /* it knows enough of what waits for the limit */
 	bool none_to_send = ship->roster.ready.count + ship->roster.cold.count == 0;
@@ -1233,6 +1257,7 @@ void ship_report(const struct ship *ship, struct report *report)
 		(void)snprintf(report->retrying_reason, sizeof report->retrying_reason, "%s",
 		               item->sentence);
 	}
+	report->retrying += (int64_t)ship->let_go;
 	const struct item *witness = breaker_blames_witness(&ship->breaker)
 	                                     ? roster_find(&ship->roster, ship->breaker.witness)
 	                                     : NULL;

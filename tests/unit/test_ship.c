@@ -2671,18 +2671,54 @@ static void a_held_app_is_not_probed_while_others_fill_the_memory(void **state)
 	destroy(world);
 }
 
+static void insert_failing(struct world *world, int count, bool sessions)
+{
+	char name[16] = "";
+	execute(world, "BEGIN");
+	for (int i = 0; i < count; i++) {
+		if (sessions)
+			(void)snprintf(name, sizeof name, "s%d", i);
+		(void)insert(world, "default", name, S409);
+		if (sessions)
+			(void)insert(world, "default", name, OK);
+	}
+	execute(world, "COMMIT");
+}
+
+static size_t accepted(const struct world *world)
+{
+	size_t count = 0;
+	for (size_t i = 0; i < world->row_count; i++)
+		count += world->rows[i].accepted;
+	return count;
+}
+
+/* Nor do they keep those that stand behind from going. */
 static void no_more_fail_by_themselves_at_once_than_there_is_room_for(void **state)
 {
 	(void)state;
-	struct world *world = create_with("[endpoint]\nurl = https://example.net/\nconnections = 64\n"
-	                                  "[retry]\nbase = 1h\ncap = 1h\n"
-	                                  "[app default]\napp_key = SECRETa\napi_key = SECRETb\n", 1);
-	insert_many(world, 1400, "default", "", S409);
-	start(world);
-	run_for(world, 5 * MINUTE);
-	assert_in_range(world->posts, 1024, 1024 + 2 * 128); /* and what was known ahead */
-	all_is_taken(world);
-	destroy(world);
+	for (int sessions = 0; sessions < 2; sessions++) {
+		struct world *world = create_with("[endpoint]\nurl = https://example.net/\nconnections = 64\n"
+		                                  "[retry]\nbase = 1h\ncap = 1h\nmax_attempts = 4\n"
+		                                  "[app default]\napp_key = SECRETa\napi_key = SECRETb\n", 1);
+		insert_failing(world, 1400, sessions > 0);
+		start(world);
+		run_for(world, 5 * MINUTE);
+		assert_true(ship_is_quiet(world->ship));
+		assert_in_range(world->posts, 1400, 1400 + 200); /* those whose wait was short */
+		insert_many(world, 50, "default", "", OK);
+		ship_wake(world->ship);
+		run_for(world, 5 * MINUTE);
+		assert_int_equal(accepted(world), 50);
+		struct report report;
+		ship_report(world->ship, &report);
+		assert_int_equal(report.retrying, 1400);
+		/* All are tried again by then, and those with attempts enough have died. */
+		run_for(world, 2 * HOUR);
+		assert_true(world->posts > 2 * 1400 + 50);
+		all_is_taken(world);
+		destroy(world);
+	}
 }
 
 /* --- What a job could not do, the next does --------------------------------- */
