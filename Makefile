@@ -98,8 +98,7 @@ $(addprefix $(B)/tests/,test_policy test_roster): unit_flags := -Wl,--wrap=mallo
 wrapped := $(addprefix sqlite3_,step exec prepare_v2 prepare_v3 reset finalize open open_v2 close \
     wal_checkpoint_v2 busy_handler file_control db_config mprintf str_finish system_errno \
     libversion_number) malloc calloc realloc \
-    strdup strndup open fcntl close stat fstat statfs access fsync fdatasync link rename unlink \
-    fchmod fchown posix_fallocate pread pwrite opendir \
+    strdup strndup close access fsync fdatasync link rename unlink fchmod fchown opendir \
     geteuid nanosleep \
     open64 fcntl64 __fcntl_time64 stat64 __stat64_time64 fstat64 __fstat64_time64 statfs64 \
     posix_fallocate64 pread64 pwrite64 __nanosleep64

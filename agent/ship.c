@@ -167,6 +167,39 @@ static void for_each_item(struct ship *ship, void (*act)(struct ship *ship, stru
 	}
 }
 
+/* The same for every session. */
+static void for_each_session(struct ship *ship,
+                             void (*act)(struct ship *ship, struct session *session))
+{
+	for (size_t i = 0; i < ROSTER_BUCKETS; i++) {
+		struct session *next;
+		for (struct session *session = ship->roster.sessions[i]; session != NULL; session = next) {
+			next = session->chain;
+			act(ship, session);
+		}
+	}
+}
+
+static void forget_rest(struct ship *ship, struct session *session)
+{
+	roster_forget_rest(&ship->roster, session);
+}
+
+static void forget_rest_if_resting(struct ship *ship, struct session *session)
+{
+	if (session->resting)
+		forget_rest(ship, session);
+}
+
+static void forget_rest_if_aside(struct ship *ship, struct session *session)
+{
+	struct app *app = &ship->apps[session->app];
+	if (!flow_is_aside(app))
+		return;
+	app->more_from = flow_least(app->more_from, session->more_from);
+	forget_rest(ship, session);
+}
+
 static void forget_if_held(struct ship *ship, struct item *item)
 {
 	if (item->done)
@@ -176,20 +209,11 @@ static void forget_if_held(struct ship *ship, struct item *item)
 		flow_forget(ship, item); /* what is LOADING is looked at when it comes back */
 }
 
-static void set_aside(struct ship *ship, size_t place)
+/* Of the apps that are aside nothing is known any more. */
+static void set_aside(struct ship *ship)
 {
-	struct app *app = &ship->apps[place];
 	for_each_item(ship, forget_if_held);
-	for (size_t i = 0; i < ROSTER_BUCKETS; i++) {
-		struct session *next;
-		for (struct session *session = ship->roster.sessions[i]; session != NULL; session = next) {
-			next = session->chain;
-			if (session->app != place)
-				continue;
-			app->more_from = flow_least(app->more_from, session->more_from);
-			roster_forget_rest(&ship->roster, session);
-		}
-	}
+	for_each_session(ship, forget_rest_if_aside);
 }
 
 void flow_hold_app(struct ship *ship, size_t place, int64_t probe_due, const char *reason)
@@ -206,7 +230,7 @@ void flow_hold_app(struct ship *ship, size_t place, int64_t probe_due, const cha
 			    app->name, reason);
 	}
 	if (news)
-		set_aside(ship, place);
+		set_aside(ship);
 }
 
 /* While the destination is down and the records of one app fill all the room, the
@@ -214,7 +238,7 @@ void flow_hold_app(struct ship *ship, size_t place, int64_t probe_due, const cha
 static void park_app(struct ship *ship, size_t place)
 {
 	ship->apps[place].parked = true;
-	set_aside(ship, place);
+	set_aside(ship);
 	ship->more = true;
 }
 
@@ -732,14 +756,8 @@ void flow_start_over(struct ship *ship, bool other_file)
 	if (other_file)
 		for_each_item(ship, forget_if_done);
 	forget_accused(ship);
-	for (size_t i = 0; i < ROSTER_BUCKETS; i++) {
-		struct session *next;
-		for (struct session *session = ship->roster.sessions[i]; session != NULL;
-		     session = next) {
-			next = session->chain;
-			roster_forget_rest(&ship->roster, session);
-		}
-	}
+	for_each_session(ship, forget_rest);
+	ship->let_go = 0;
 	ship->frontier = SPOOL_FIRST_ID;
 	ship->more = true;
 	for (size_t i = 0; i < APP_PLACES; i++) {
@@ -886,17 +904,9 @@ static void look_again(struct ship *ship)
 	ship->look_again_at = flow_now(ship) + LOOK_AGAIN;
 	ship->frontier = SPOOL_FIRST_ID;
 	ship->more = true;
-	if (ship->let_go == 0)
-		return;
+	if (ship->let_go > 0)
+		for_each_session(ship, forget_rest_if_resting);
 	ship->let_go = 0;
-	for (size_t i = 0; i < ROSTER_BUCKETS; i++) {
-		struct session *next;
-		for (struct session *session = ship->roster.sessions[i]; session != NULL; session = next) {
-			next = session->chain;
-			if (session->resting)
-				roster_forget_rest(&ship->roster, session);
-		}
-	}
 }
 
 static void pump(struct ship *ship)

@@ -51,11 +51,11 @@ if [ "$ARCH" = "$native" ]; then
 	set -- "$@" dpkg-buildpackage -us -uc -b -j2
 else
 	# Of the same name in the root, from where what was built is taken.
-	rm -rf "$root/work"
-	mkdir "$root/work"
-	cp -a "$stage" "$root/work/"
+	rm -rf "$root/built"
+	mkdir "$root/built"
+	cp -a "$stage" "$root/built/"
 	set -- "$@" LC_ALL=C chroot "$root" sh -e -c \
-		"cd /work/$(basename "$stage") && dpkg-buildpackage -a$ARCH -us -uc -b -j2"
+		"cd /built/$(basename "$stage") && dpkg-buildpackage -a$ARCH -us -uc -b -j2"
 fi
 cd "$stage"
 "$@" >"$out/build.log" 2>&1 || {
@@ -69,7 +69,7 @@ if [ "$ARCH" = "$native" ]; then
 			>"$out/${program}_$(cat VERSION)_$ARCH.spdx.json"
 	done
 else
-	find "$root/work" -maxdepth 1 -type f -exec cp {} "$out/" \;
+	find "$root/built" -maxdepth 1 -type f -exec cp {} "$out/" \;
 fi
 cd "$out"
 ls -- *.deb

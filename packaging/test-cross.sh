@@ -103,5 +103,5 @@ holds 'both arrived, byte for byte' arrived
 holds 'the ledger adds up' sh -c "chroot '$root' $agent status --json --spool $spool | grep -q '\"balanced\": *true'"
 
 umount "$root/proc"
-rm -rf "$root/trial" "$root/work"
+rm -rf "$root/trial" "$root/built"
 finish

@@ -46,13 +46,13 @@ try_release() {
 	root=$work/$1
 	must cp -a "$base" "$root"
 	must mount -t proc proc "$root/proc"
-	mkdir "$root/work" "$root/work/tmp"
-	must cp -a "build/deb/reconify-agent-$version" "$root/work/"
-	rm -rf "$root/work/reconify-agent-$version/build"
+	mkdir "$root/built" "$root/built/tmp"
+	must cp -a "build/deb/reconify-agent-$version" "$root/built/"
+	rm -rf "$root/built/reconify-agent-$version/build"
 	holds "$1: its own compiler and libraries build the packages" inside sh -e -c \
-		"cd /work/reconify-agent-$version && dpkg-buildpackage -us -uc -b -j2"
+		"cd /built/reconify-agent-$version && dpkg-buildpackage -us -uc -b -j2"
 	holds "$1: apt installs them" inside sh -e -c \
-		'apt-get install -y /work/reconify-agent_*.deb /work/reconify-sink_*.deb'
+		'apt-get install -y /built/reconify-agent_*.deb /built/reconify-sink_*.deb'
 	# Bullseye's wants a cgroup of its own, and must not have the machine's.
 	if [ "$1" = bullseye ]; then
 		skip "$1: what systemd says about the unit, which it does not without a boot"
@@ -60,8 +60,8 @@ try_release() {
 		holds "$1: systemd has nothing to say about the unit" says_nothing inside \
 			systemd-analyze verify --man=no /lib/systemd/system/reconify-agent.service
 	fi
-	holds "$1: a record is delivered" inside env AUTOPKGTEST_TMP=/work/tmp \
-		"/work/reconify-agent-$version/debian/tests/delivers"
+	holds "$1: a record is delivered" inside env AUTOPKGTEST_TMP=/built/tmp \
+		"/built/reconify-agent-$version/debian/tests/delivers"
 	umount "$root/proc"
 	rm -rf "$root"
 }

@@ -272,22 +272,20 @@ WRAP(char *, strndup, (const char *text, size_t size))
 #else
 #define WITH_TIME(of_32, of_64) of_64
 #endif
-#define RENAME(name, parameters, linked)                                                     \
-	int __real_##name parameters __asm__("__real_" linked);                              \
-	int __wrap_##name parameters __asm__("__wrap_" linked);
+#define RENAME(type, name, parameters, linked)                                               \
+	type __real_##name parameters __asm__("__real_" linked);                             \
+	type __wrap_##name parameters __asm__("__wrap_" linked);
 
-RENAME(open, (const char *path, int flags, ...), "open64")
-RENAME(fcntl, (int file, int command, ...), WITH_TIME("__fcntl_time64", "fcntl64"))
-RENAME(stat, (const char *path, struct stat *about), WITH_TIME("__stat64_time64", "stat64"))
-RENAME(fstat, (int file, struct stat *about), WITH_TIME("__fstat64_time64", "fstat64"))
-RENAME(statfs, (const char *path, struct statfs *about), "statfs64")
-RENAME(posix_fallocate, (int file, off_t at, off_t size), "posix_fallocate64")
-RENAME(nanosleep, (const struct timespec *wanted, struct timespec *left),
+RENAME(int, open, (const char *path, int flags, ...), "open64")
+RENAME(int, fcntl, (int file, int command, ...), WITH_TIME("__fcntl_time64", "fcntl64"))
+RENAME(int, stat, (const char *path, struct stat *about), WITH_TIME("__stat64_time64", "stat64"))
+RENAME(int, fstat, (int file, struct stat *about), WITH_TIME("__fstat64_time64", "fstat64"))
+RENAME(int, statfs, (const char *path, struct statfs *about), "statfs64")
+RENAME(int, posix_fallocate, (int file, off_t at, off_t size), "posix_fallocate64")
+RENAME(int, nanosleep, (const struct timespec *wanted, struct timespec *left),
        WITH_TIME("__nanosleep64", "nanosleep"))
-ssize_t __real_pread(int file, void *into, size_t size, off_t at) __asm__("__real_pread64");
-ssize_t __wrap_pread(int file, void *into, size_t size, off_t at) __asm__("__wrap_pread64");
-ssize_t __real_pwrite(int file, const void *from, size_t size, off_t at) __asm__("__real_pwrite64");
-ssize_t __wrap_pwrite(int file, const void *from, size_t size, off_t at) __asm__("__wrap_pwrite64");
+RENAME(ssize_t, pread, (int file, void *into, size_t size, off_t at), "pread64")
+RENAME(ssize_t, pwrite, (int file, const void *from, size_t size, off_t at), "pwrite64")
 
 int __wrap_open(const char *path, int flags, ...)
 {
