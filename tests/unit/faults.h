@@ -332,6 +332,18 @@ WRAP(int, posix_fallocate, (int file, off_t at, off_t size))
 
 WRAP_SYSTEM(stat, (const char *path, struct stat *about), (path, about))
 WRAP_SYSTEM(fstat, (int file, struct stat *about), (file, about))
+#if !__GLIBC_PREREQ(2, 33) /* whose headers have these instead */
+WRAP(int, __xstat64, (int version, const char *path, struct stat *about))
+{
+	return system_fails("stat") ? -1 : __real___xstat64(version, path, about);
+}
+
+WRAP(int, __fxstat64, (int version, int file, struct stat *about))
+{
+	return system_fails("fstat") ? -1 : __real___fxstat64(version, file, about);
+}
+#endif
+
 WRAP_SYSTEM(access, (const char *path, int mode), (path, mode))
 WRAP_SYSTEM(fsync, (int file), (file))
 WRAP_SYSTEM(fdatasync, (int file), (file))
