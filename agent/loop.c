@@ -726,7 +726,8 @@ static void forget_connections(struct loop *loop)
 static void recheck_later(struct loop *loop)
 {
 	const struct itimerspec once = {
-		.it_value = { loop->recheck_delay / 1000000, loop->recheck_delay % 1000000 * 1000 }
+		.it_value = { (time_t)(loop->recheck_delay / 1000000),
+		              (long)(loop->recheck_delay % 1000000 * 1000) }
 	};
 	(void)timerfd_settime(loop->recheck_file, 0, &once, NULL);
 }

@@ -348,22 +348,23 @@ static bool is_blank(const uint8_t *bytes, size_t size)
 
 /* Gathers a cell's content, which begins in its page and goes on in others. */
 static enum cell_state gather(struct pages *pages, const struct page *page, const uint8_t *at,
-                              uint64_t size)
+                              uint64_t claimed)
 {
 	const uint8_t *end = page->bytes + pages->usable;
 	uint32_t usable = pages->usable;
 	uint32_t most = page->kind == PAGE_TABLE_LEAF ? usable - 35
 	                                              : (usable - 12) * 64 / 255 - 23;
 	uint32_t least = (usable - 12) * 32 / 255 - 23;
-	if (size > (uint64_t)pages->count * usable)
+	/* No row is larger than SQLite's lengths can say, https://sqlite.org/limits.html. */
+	if (claimed > INT32_MAX || claimed > (uint64_t)pages->count * usable)
 		return CELL_DAMAGED;
-	uint64_t here = size;
+	size_t size = (size_t)claimed, here = size;
 	if (size > most) {
 		here = least + (size - least) % (usable - 4);
 		if (here > most)
 			here = least;
 	}
-	if ((uint64_t)(end - at) < here + (here < size ? 4 : 0))
+	if ((size_t)(end - at) < here + (here < size ? 4 : 0))
 		return CELL_DAMAGED;
 	if (size > pages->payload_room) {
 		uint8_t *grown = realloc(pages->payload, size);

@@ -392,7 +392,9 @@ static void a_row_larger_than_may_be_read_is_faulty_however_it_is_met(void **sta
 		run(place);
 		assert_int_equal(job->read, SPOOL_OK);
 		assert_int_equal(job->entry_count, 3);
-		assert_int_equal(job->entries[0].state, whole ? ENTRY_FAULTY : ENTRY_SEEN);
+		/* SQLite 3.34 finds the first one too large at the first look already. */
+		assert_true(job->entries[0].state == ENTRY_FAULTY ||
+		            (!whole && job->entries[0].state == ENTRY_SEEN));
 		assert_int_equal(job->entries[1].id, 6);
 		assert_int_equal(job->entries[1].state, ENTRY_FAULTY);
 		assert_int_equal(job->entries[2].state, whole ? ENTRY_LOADED : ENTRY_SEEN);
@@ -428,7 +430,7 @@ static void damage(struct place *place, int first, int last, int every)
 			continue;
 		char bytes[4096];
 		memset(bytes, 0xff, sizeof bytes);
-		assert_int_equal(fseek(file, (sqlite3_column_int64(page, 0) - 1) * 4096, SEEK_SET), 0);
+		assert_int_equal(fseek(file, (long)(sqlite3_column_int(page, 0) - 1) * 4096, SEEK_SET), 0);
 		assert_int_equal(fwrite(bytes, sizeof bytes, 1, file), 1);
 	}
 	(void)sqlite3_finalize(page);
