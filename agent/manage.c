@@ -185,8 +185,12 @@ static const char *counted(int64_t count, const char *one, const char *many)
 
 static int conclude(struct work *work, const char *outcome)
 {
-	(void)printf("%" PRId64 " %s %s\n", work->done, counted(work->done, "record", "records"),
-	             outcome);
+	/* A filter of discard means dead letters alone, which somebody who had others in mind reads
+	 * here. */
+	bool dead = work->kind == CHANGE_DISCARDED && work->selection->id_count == 0;
+	(void)printf("%" PRId64 " %s %s\n", work->done,
+	             dead ? counted(work->done, "dead letter", "dead letters")
+	                  : counted(work->done, "record", "records"), outcome);
 	return work->code != EX_OK ? work->code
 	       : work->refused > 0 || work->damaged ? EX_DATAERR : EX_OK;
 }
