@@ -17,6 +17,10 @@
 #define HANDSHAKE_COST 5500
 #define REQUEST_COST 400
 
+/* libcurl hands over this much at once, CURLOPT_UPLOAD_BUFFERSIZE(3), and under a limit of
+ * speed waits then until that much may have gone: the older ones for all of it. */
+#define UPLOAD_CHUNK 65536
+
 struct http {
 	CURL *easy;
 	CURLU *url;
@@ -25,7 +29,7 @@ struct http {
 	char retry_after[HEADER_VALUE_SIZE], date[HEADER_VALUE_SIZE];
 	char error[CURL_ERROR_SIZE];
 	char detail[CURL_ERROR_SIZE + 64];
-	int64_t timeout;
+	int64_t timeout; /* without any progress, ms */
 	void *owner, *ticket;
 	size_t upload_size, header_bytes;
 	int64_t progress, progress_at; /* bytes that curl took, and when anything last moved */
@@ -191,6 +195,8 @@ struct http *http_new(const struct config *config, const struct http_sockets *so
 		return NULL;
 	http->owner = owner;
 	http->timeout = config->timeout;
+	if (config->limits.bandwidth > 0)
+		http->timeout += UPLOAD_CHUNK * 1000 / config->limits.bandwidth;
 	http->handshake = is_https(config) ? HANDSHAKE_COST : CONNECT_COST;
 	http->headers[0] = (struct curl_slist){ content_type, &http->headers[1] };
 	http->headers[1] = (struct curl_slist){ http->key_header, &http->headers[2] };

@@ -18,7 +18,7 @@ set -u
 packages_demo='gcc libc6-dev make pkg-config libsqlite3-dev libcurl4-openssl-dev
 	libcjson-dev libuv1-dev libinih-dev libmicrohttpd-dev sqlite3 ca-certificates'
 packages_test="$packages_demo libcmocka-dev python3 python3-pytest python3-pytest-xdist python3-h2 openssl procps mandoc"
-packages_ci="$packages_test clang libclang-rt-dev llvm cppcheck zsh faketime nftables iproute2"
+packages_ci="$packages_test clang libclang-rt-dev llvm cppcheck zsh faketime nftables iproute2 strace valgrind"
 packages_package="$packages_demo debhelper dpkg-dev lintian mandoc debootstrap systemd autopkgtest piuparts"
 packages_static="$packages_demo musl-tools dpkg-dev binutils busybox-static openssl"
 packages_rpm="$packages_demo rpm rpmlint"

@@ -60,6 +60,8 @@ def test_every_library_stands_in_the_list_of_parts_with_its_licence():
         ["objdump", "-p", support.AGENT], capture_output=True, text=True, timeout=60).stdout)
     assert len(needed) >= 6
     for library in needed:
+        if library == "pthread":
+            library = "c"  # one package, and from glibc 2.34 on one library
         assert any(name.startswith("lib" + library) for name in parts), library
     assert all(part["licenseConcluded"] != "NOASSERTION" and part["versionInfo"]
                for part in parts.values())

@@ -82,6 +82,7 @@ def test_a_file_that_is_no_spool_is_left_as_it_is(agent, spool, content):
     for end in ("-wal", "-shm"):
         pathlib.Path(f"{spool.path}{end}").unlink(missing_ok=True)
     spool.path.write_bytes(content)
+    spool.path.chmod(0o660)  # that anybody may read it would be the first to be said
     for command in ("run", "init", "drain", "status", "check"):
         result = ends(agent, command)
         assert result.returncode == 65, (command, result.stderr)
