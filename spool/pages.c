@@ -17,6 +17,9 @@
 #define FRAME_HEADER 24
 #define READ_TRIES 3
 #define WAL_MAGIC 0x377f0682u /* one more where its sums are of big-endian words */
+/* Pages that a file may have lost from its end and still be read as one with its -wal. */
+#define TRUNCATED_MAX (1u << 22)
+
 /* SQLite keeps its locks at this byte and leaves the page alone. */
 #define LOCK_BYTE 0x40000000u
 
@@ -115,14 +118,17 @@ static bool read_wal(struct pages *pages, int64_t size)
 	int64_t frames = (size - WAL_HEADER) / (int64_t)frame_size;
 	uint8_t *frame = malloc(frame_size);
 	uint32_t *open = calloc((size_t)frames + 1, sizeof *open);
-	int64_t *places = calloc((size_t)pages->count + (size_t)frames + 1, sizeof *places);
+	int64_t *places = calloc((size_t)pages->count + (size_t)frames + TRUNCATED_MAX + 1,
+	                         sizeof *places);
 	if (frame == NULL || open == NULL || places == NULL) {
 		free(frame);
 		free(open);
 		free(places);
 		return false;
 	}
-	uint32_t most = pages->count + (uint32_t)frames;
+	/* The file may have lost its end, of which the -wal has a part still. What a frame says
+	 * that is not proven may be anything. */
+	uint32_t near = pages->count + (uint32_t)frames, most = near + TRUNCATED_MAX;
 	int64_t committed = 0; /* frames before this one belong to whole transactions */
 	for (int64_t i = 0; i < frames; i++) {
 		int64_t at = WAL_HEADER + i * (int64_t)frame_size;
@@ -136,7 +142,7 @@ static bool read_wal(struct pages *pages, int64_t size)
 		if (!same || (!proven && (sound || i > 0)))
 			continue;
 		uint32_t number = pages_number(frame);
-		open[i] = number <= most ? number : 0;
+		open[i] = number <= (proven ? most : near) ? number : 0;
 		if (pages_number(frame + 4) == 0)
 			continue;
 		for (; committed <= i; committed++)
@@ -393,7 +399,9 @@ static enum cell_state gather(struct pages *pages, const struct page *page, cons
 		before = next;
 		next = pages_number(pages->overflow);
 		first = false;
-		if (here == size && next != 0)
+		/* Another's page, unless one flipped bit made this number, which is of no use. */
+		bool flipped = role != ROLE_UNKNOWN && next > pages->count && (next & (next - 1)) == 0;
+		if (here == size && next != 0 && !flipped)
 			return CELL_DAMAGED;
 	}
 	return CELL_READ;

@@ -344,7 +344,7 @@ def test_retry_and_discard_do_all_that_can_be_done(agent, filled, command):
     # SQLite cannot take away a row next to the damage when that leaves its page too empty.
     kept = set(map(int, re.findall(r"record (\d+) stays where it is", result.stderr)))
     assert kept < readable
-    assert result.stdout.startswith(f"{len(readable - kept)} record"), (readable, result)
+    assert result.stdout.startswith(f"{len(readable - kept)} "), (readable, result)
 
 
 def test_purge_does_all_that_can_be_done(agent, filled):

@@ -540,6 +540,8 @@ def test_an_http2_answer_without_its_end_does_not_count(then, length, part, spoo
     # of RFC 9113, 8.1; most versions of libcurl let it pass for an empty body.
     if then == "NO_ERROR" and not length and not part and curl_version()[:2] != (7, 88):
         pytest.skip("this libcurl takes such an answer for one with an empty body")
+    if then == "close" and not length and not part and curl_version() < (7, 88):
+        pytest.skip("this libcurl does so now and then where the connection is closed at once")
     with Http2Answer(certificates.good, then, length, part) as server:
         agent = start(server.url, f"ca_file = {certificates.ca}\ntimeout = 5s\n")
         spool.add()

@@ -17,6 +17,7 @@ int fuzz_payload(const uint8_t *data, size_t size);
 int fuzz_policy(const uint8_t *data, size_t size);
 int fuzz_report(const uint8_t *data, size_t size);
 int fuzz_retry_after(const uint8_t *data, size_t size);
+int fuzz_salvage(const uint8_t *data, size_t size);
 int fuzz_sink(const uint8_t *data, size_t size);
 int fuzz_spool(const uint8_t *data, size_t size);
 int fuzz_transfer(const uint8_t *data, size_t size);

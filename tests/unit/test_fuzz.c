@@ -86,7 +86,7 @@ int main(void)
 		{ "payload", fuzz_payload },         { "policy", fuzz_policy },
 		{ "report", fuzz_report },           { "retry_after", fuzz_retry_after },
 		{ "sink", fuzz_sink },               { "spool", fuzz_spool },
-		{ "transfer", fuzz_transfer },
+		{ "transfer", fuzz_transfer },       { "salvage", fuzz_salvage },
 	};
 #define REPLAY(n, title)                                                              \
 	{ title " keeps its promises for the kept corpus", every_promise_holds_for_the_corpus, NULL, \
@@ -96,7 +96,7 @@ int main(void)
 		REPLAY(2, "the payload"),       REPLAY(3, "the verdict on an answer"),
 		REPLAY(4, "the report"),        REPLAY(5, "Retry-After"),
 		REPLAY(6, "the sink"),          REPLAY(7, "a spool of anybody's making"),
-		REPLAY(8, "export and import"),
+		REPLAY(8, "export and import"), REPLAY(9, "the salvage of a damaged spool"),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,316 @@
+/* A spool of a hundred pages with a -wal, damaged in every way, then salvaged. The first
+ * byte says what the rest is:
+ *
+ *   F    the file itself
+ *   P    what is done to a good spool's file and its -wal, one after the other: see damage()
+ *
+ * Promises: what SQLite still finds as it was inserted, by its id, the salvage keeps so; the
+ * new spool is sound and its ledger adds up; what cannot be salvaged is left as it was. */
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sqlite3.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "spool/manage.h"
+#include "spool/migrate.h"
+#include "spool/salvage.h"
+#include "tests/fuzz/fuzz.h"
+
+#define WALL INT64_C(1700000000000)
+#define PAGE 4096
+#define IMAGE_MAX (1 << 20)
+#define IDS 80
+#define DELIVERED_ID 21 /* noted down as delivered, but not deleted yet */
+
+struct image {
+	uint8_t bytes[IMAGE_MAX];
+	size_t size;
+};
+
+/* Both bodies of a record; 0: it was not found. */
+struct sums {
+	uint64_t waiting[IDS + 1], dead[IDS + 1];
+};
+
+struct files {
+	struct image file, wal;
+};
+
+static void read_image(const char *path, struct image *image)
+{
+	int file = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t size = file >= 0 ? read(file, image->bytes, IMAGE_MAX) : 0;
+	HOLDS(size >= 0 && size < IMAGE_MAX && (file < 0 || close(file) == 0));
+	image->size = (size_t)size;
+}
+
+static void write_image(const char *path, const struct image *image)
+{
+	int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	HOLDS(file >= 0 && write(file, image->bytes, image->size) == (ssize_t)image->size);
+	HOLDS(close(file) == 0);
+}
+
+static void write_files(const char *folder, const struct files *files)
+{
+	char path[128];
+	(void)snprintf(path, sizeof path, "%s/spool.db", folder);
+	write_image(path, &files->file);
+	(void)snprintf(path, sizeof path, "%s/spool.db-wal", folder);
+	if (files->wal.size > 0)
+		write_image(path, &files->wal);
+}
+
+/* --- What SQLite finds ------------------------------------------------------- */
+
+static uint64_t add_bytes(uint64_t sum, sqlite3_stmt *row, int column)
+{
+	const uint8_t *bytes = sqlite3_column_blob(row, column);
+	int size = sqlite3_column_bytes(row, column);
+	for (int i = 0; i < size; i++)
+		sum = (sum ^ bytes[i]) * UINT64_C(1099511628211);
+	return (sum ^ (uint64_t)size) * UINT64_C(1099511628211);
+}
+
+/* The record that was inserted with `id`, which its uuid tells, too. */
+static uint64_t look_for(sqlite3 *db, const char *table, int id)
+{
+	uint64_t sum = 0;
+	sqlite3_stmt *row = NULL;
+	char sql[160], uuid[40];
+	(void)snprintf(uuid, sizeof uuid, "%032x", (unsigned)id);
+	(void)snprintf(sql, sizeof sql, "SELECT request_body, response_body FROM %s WHERE id = ?2 "
+	               "AND +uuid = ?1", table);
+	if (sqlite3_prepare_v2(db, sql, -1, &row, NULL) == SQLITE_OK) {
+		(void)sqlite3_bind_text(row, 1, uuid, -1, SQLITE_STATIC);
+		(void)sqlite3_bind_int(row, 2, id);
+		if (sqlite3_step(row) == SQLITE_ROW)
+			sum = add_bytes(add_bytes(1, row, 0), row, 1);
+	}
+	(void)sqlite3_finalize(row);
+	return sum;
+}
+
+static void look(const char *path, struct sums *sums)
+{
+	sqlite3 *db;
+	HOLDS(sqlite3_open(path, &db) == SQLITE_OK);
+	for (int id = 1; id <= IDS; id++) {
+		sums->waiting[id] = look_for(db, "interactions", id);
+		sums->dead[id] = look_for(db, "dead_letters", id);
+	}
+	(void)sqlite3_close(db);
+}
+
+/* --- A good spool ---------------------------------------------------------- */
+
+static void run_sql(sqlite3 *db, const char *sql)
+{
+	if (sqlite3_exec(db, sql, NULL, NULL, NULL) != SQLITE_OK)
+		(void)fprintf(stderr, "%s\n", sqlite3_errmsg(db));
+	HOLDS(sqlite3_errcode(db) == SQLITE_OK);
+}
+
+/* Bodies of all sizes, some over many pages, no eight bytes alike; tables with pages above their rows; pages
+ * that were given up; the last of it in the -wal alone. */
+static void create(const char *folder, struct files *files, struct sums *sums)
+{
+	struct spool_error error;
+	char path[128];
+	sqlite3 *db;
+	(void)snprintf(path, sizeof path, "%s/spool.db", folder);
+	struct spool *spool = spool_open(path, SPOOL_CREATE, IMAGE_MAX, &error);
+	HOLDS(spool != NULL);
+	spool_close(spool);
+	HOLDS(sqlite3_open(path, &db) == SQLITE_OK);
+	run_sql(db, "PRAGMA synchronous = OFF; PRAGMA wal_autocheckpoint = 0; CREATE TEMP TABLE s(j);"
+	            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 1125) "
+	            "INSERT INTO s SELECT i FROM n;"
+	            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 74) "
+	            "INSERT INTO interactions (model_id, request_body, response_body, session, key, uuid,"
+	            " request_at, spooled_at) SELECT 'm', (SELECT group_concat(printf('%03d%05d', i, j), '') FROM s"
+	            " WHERE j <= CASE WHEN i % 9 = 0 THEN 1125 ELSE 5 * i END), '{\"a\":1}', CASE WHEN i % 2 THEN 's' END,"
+	            " CASE WHEN i % 5 = 0 THEN 'key' || i END, printf('%032x', i), i, i FROM n");
+	run_sql(db, "INSERT INTO dead_letters (id, model_id, request_body, response_body, uuid, reason,"
+	            " attempts, died_at, key) SELECT id, model_id, request_body, response_body, uuid,"
+	            " 'bad-request: no', 1, 5, key FROM interactions WHERE id <= 12;"
+	            "DELETE FROM interactions WHERE id <= 12 OR id BETWEEN 40 AND 47;"
+	            "UPDATE ledger SET dead = 12, discarded = 8, removed = 0;"
+	            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 200) "
+	            "INSERT INTO known_keys SELECT printf('%060d', i), i FROM n;"
+	            "INSERT INTO imported SELECT substr(key, 1, 32) || key FROM known_keys"
+	            " WHERE delivered_at IS NOT NULL;"
+	            "INSERT INTO receipts SELECT delivered_at, delivered_at, key, 1, 2, 200 FROM known_keys"
+	            " WHERE delivered_at IS NOT NULL;"
+	            "INSERT INTO attempts VALUES (20, 3), (21, -1);"
+	            "INSERT OR REPLACE INTO agent_state VALUES ('lost', '0'), ('fuzz', 'note');"
+	            "PRAGMA wal_checkpoint(TRUNCATE);"
+	            "INSERT INTO interactions (model_id, request_body, response_body, uuid)"
+	            " SELECT model_id, request_body, response_body, printf('%032x', id + 60)"
+	            " FROM interactions WHERE id BETWEEN 15 AND 20;"
+	            "UPDATE attempts SET attempts = 4 WHERE id = 20");
+	(void)snprintf(path, sizeof path, "%s/spool.db-wal", folder);
+	read_image(path, &files->wal);
+	(void)snprintf(path, sizeof path, "%s/spool.db", folder);
+	read_image(path, &files->file);
+	HOLDS(files->file.size > 0 && files->wal.size > 0);
+	HOLDS(sqlite3_close(db) == SQLITE_OK);
+	look(path, sums);
+}
+
+/* Made once, since that is most of the time an input takes. */
+static const struct sums *take_good_one(struct files *files)
+{
+	static struct files good;
+	static struct sums sums;
+	char folder[64];
+	if (good.file.size == 0) {
+		fuzz_make_folder(folder);
+		create(folder, &good, &sums);
+		fuzz_remove_folder(folder);
+	}
+	*files = good;
+	return &sums;
+}
+
+/* --- Damage ---------------------------------------------------------------- */
+
+/* Pages count on from the file into the -wal. */
+static uint8_t *page_of(struct files *files, unsigned number)
+{
+	unsigned in_file = (unsigned)(files->file.size / PAGE), in_wal = (unsigned)(files->wal.size / PAGE);
+	if (in_file + in_wal == 0)
+		return NULL;
+	number %= in_file + in_wal;
+	return number < in_file ? files->file.bytes + (size_t)number * PAGE
+	                        : files->wal.bytes + (size_t)(number - in_file) * PAGE;
+}
+
+static void damage(struct files *files, struct input *input)
+{
+	for (int i = 0; input->at < input->end && i < 32; i++) {
+		unsigned kind = take_byte(input) % 6, number = take_byte(input), at, size, left;
+		uint8_t *page = page_of(files, number), *other;
+		if (page == NULL)
+			return;
+		switch (kind) {
+		case 0: /* some bytes */
+			at = (unsigned)take_number(input, 2) % PAGE;
+			size = take_byte(input);
+			left = (unsigned)(input->end - input->at);
+			size = size > left ? left : size;
+			size = size > PAGE - at ? PAGE - at : size;
+			if (size > 0)
+				memcpy(page + at, input->at, size);
+			input->at += size;
+			break;
+		case 1: /* another page's content */
+			other = page_of(files, take_byte(input));
+			memmove(page, other, PAGE);
+			break;
+		case 2:
+			memset(page, (int)take_byte(input), PAGE);
+			break;
+		case 3:
+			files->file.size = (size_t)number * PAGE < files->file.size ? (size_t)number * PAGE
+			                                                            : files->file.size;
+			break;
+		case 4:
+			files->wal.size = take_number(input, 2) % (files->wal.size + 1);
+			break;
+		default: /* one bit */
+			at = (unsigned)take_number(input, 2);
+			page[at % PAGE] ^= (uint8_t)(1 << (at / PAGE % 8));
+		}
+	}
+}
+
+/* --- The salvage ------------------------------------------------------------- */
+
+static void be_told(void *context, const char *sentence)
+{
+	(void)context;
+	(void)fprintf(stderr, "examined: %s\n", sentence);
+	HOLDS(sentence == NULL);
+}
+
+static void judge(const char *path, const struct salvage_report *report)
+{
+	struct spool_error error;
+	struct spool_ledger ledger;
+	struct stat about;
+	struct spool *spool = spool_open(path, SPOOL_READ, IMAGE_MAX, &error);
+	HOLDS(spool != NULL);
+	HOLDS(spool_examine(spool, be_told, NULL) == SPOOL_OK);
+	HOLDS(spool_read_ledger(spool, 1000, &ledger) == SPOOL_OK && ledger.balanced);
+	HOLDS(ledger.waiting == report->waiting && ledger.dead == report->dead);
+	HOLDS(report->lost >= -1 && report->waiting >= 0 && report->dead >= 0);
+	for (size_t i = 0; i < report->range_count; i++)
+		HOLDS(report->ranges[i].from <= report->ranges[i].to);
+	spool_close(spool);
+	HOLDS(stat(report->aside, &about) == 0);
+}
+
+/* False: there was nothing to mend. */
+static bool salvage(const char *folder, const struct files *files, const struct sums *good)
+{
+	static struct sums found, kept;
+	static struct image left;
+	struct salvage_report report;
+	struct spool_error error;
+	char path[128], copy[80];
+	(void)snprintf(copy, sizeof copy, "%s/copy", folder);
+	(void)snprintf(path, sizeof path, "%s/spool.db", copy);
+	HOLDS(mkdir(copy, 0700) == 0);
+	write_files(copy, files);
+	look(path, &found);
+	write_files(folder, files);
+	(void)snprintf(path, sizeof path, "%s/spool.db", folder);
+	enum spool_status status = spool_salvage(path, WALL, 0, &report, &error);
+	if (status != SPOOL_OK) {
+		read_image(path, &left);
+		HOLDS(error.status == status && error.sentence[0] != '\0');
+		HOLDS(left.size == files->file.size);
+		HOLDS(memcmp(left.bytes, files->file.bytes, left.size) == 0);
+		for (int id = 1; id <= IDS; id++)
+			HOLDS(status == SPOOL_NEWER || (found.waiting[id] == 0 && found.dead[id] == 0));
+		return true;
+	}
+	if (!report.needed)
+		return false;
+	judge(path, &report);
+	look(path, &kept);
+	for (int id = 1; id <= IDS; id++) {
+		uint64_t sum = good->waiting[id] != 0 ? good->waiting[id] : good->dead[id];
+		if (sum != 0 && id != DELIVERED_ID && (found.waiting[id] == sum || found.dead[id] == sum))
+			HOLDS(kept.waiting[id] == sum || kept.dead[id] == sum);
+	}
+	HOLDS(spool_salvage(path, WALL, 0, &report, &error) == SPOOL_OK && !report.needed);
+	return true;
+}
+
+int fuzz_salvage(const uint8_t *data, size_t size)
+{
+	static struct files files;
+	char folder[64];
+	const struct sums *good = take_good_one(&files);
+	struct input input = { data, data + size };
+	unsigned what = take_byte(&input);
+	if (size == 0 || size > 1 << 18)
+		return 0;
+	if (what == 'F') {
+		files.file.size = size - 1;
+		files.wal.size = 0;
+		if (size > 1)
+			memcpy(files.file.bytes, input.at, size - 1);
+	} else {
+		damage(&files, &input);
+	}
+	fuzz_make_folder(folder);
+	bool needed = salvage(folder, &files, good);
+	HOLDS(size > 1 || !needed); /* the good one is good */
+	fuzz_remove_folder(folder);
+	return 0;
+}
