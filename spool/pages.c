@@ -145,16 +145,16 @@ static bool read_wal(struct pages *pages, int64_t size)
 		open[i] = number <= (proven ? most : near) ? number : 0;
 		if (pages_number(frame + 4) == 0)
 			continue;
-		for (; committed <= i; committed++)
-			if (open[committed] != 0) {
-				pages->frame_count += places[open[committed]] == 0;
-				places[open[committed]] = WAL_HEADER + committed * (int64_t)frame_size +
-				                          FRAME_HEADER;
-			}
+		for (; committed <= i; committed++) {
+			number = open[committed];
+			if (number == 0)
+				continue;
+			pages->frame_count += places[number] == 0;
+			places[number] = WAL_HEADER + committed * (int64_t)frame_size + FRAME_HEADER;
+			if (number > pages->count)
+				pages->count = number;
+		}
 	}
-	for (uint32_t number = most; number > pages->count; number--)
-		if (places[number] != 0)
-			pages->count = number;
 	free(frame);
 	free(open);
 	pages->frames = places;

@@ -74,33 +74,33 @@ static uint64_t add_bytes(uint64_t sum, sqlite3_stmt *row, int column)
 	return (sum ^ (uint64_t)size) * UINT64_C(1099511628211);
 }
 
-/* The record that was inserted with `id`, which its uuid tells, too. */
-static uint64_t look_for(sqlite3 *db, const char *table, int id)
+/* Records under the id and the uuid that they were inserted with. */
+static void look_into(sqlite3 *db, const char *sql, uint64_t sums[IDS + 1])
 {
-	uint64_t sum = 0;
 	sqlite3_stmt *row = NULL;
-	char sql[160], uuid[40];
-	(void)snprintf(uuid, sizeof uuid, "%032x", (unsigned)id);
-	(void)snprintf(sql, sizeof sql, "SELECT request_body, response_body FROM %s WHERE id = ?2 "
-	               "AND +uuid = ?1", table);
-	if (sqlite3_prepare_v2(db, sql, -1, &row, NULL) == SQLITE_OK) {
+	memset(sums, 0, (IDS + 1) * sizeof *sums);
+	if (sqlite3_prepare_v2(db, sql, -1, &row, NULL) != SQLITE_OK)
+		return;
+	for (int id = 1; id <= IDS; id++) {
+		char uuid[40];
+		(void)snprintf(uuid, sizeof uuid, "%032x", (unsigned)id);
 		(void)sqlite3_bind_text(row, 1, uuid, -1, SQLITE_STATIC);
 		(void)sqlite3_bind_int(row, 2, id);
 		if (sqlite3_step(row) == SQLITE_ROW)
-			sum = add_bytes(add_bytes(1, row, 0), row, 1);
+			sums[id] = add_bytes(add_bytes(1, row, 0), row, 1);
+		(void)sqlite3_reset(row);
 	}
 	(void)sqlite3_finalize(row);
-	return sum;
 }
 
 static void look(const char *path, struct sums *sums)
 {
 	sqlite3 *db;
 	HOLDS(sqlite3_open(path, &db) == SQLITE_OK);
-	for (int id = 1; id <= IDS; id++) {
-		sums->waiting[id] = look_for(db, "interactions", id);
-		sums->dead[id] = look_for(db, "dead_letters", id);
-	}
+	look_into(db, "SELECT request_body, response_body FROM interactions WHERE id = ?2 AND +uuid = ?1",
+	          sums->waiting);
+	look_into(db, "SELECT request_body, response_body FROM dead_letters WHERE id = ?2 AND +uuid = ?1",
+	          sums->dead);
 	(void)sqlite3_close(db);
 }
 
