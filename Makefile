@@ -102,7 +102,7 @@ wrapped := $(addprefix sqlite3_,step exec prepare_v2 prepare_v3 reset finalize o
     geteuid nanosleep \
     open64 fcntl64 __fcntl_time64 stat64 __stat64_time64 fstat64 __fstat64_time64 statfs64 \
     posix_fallocate64 pread64 pwrite64 __nanosleep64 __xstat64 __fxstat64
-$(addprefix $(B)/tests/,test_job test_ship test_spool_failures): unit_flags := $(addprefix -Wl$(comma)--wrap=,$(wrapped))
+$(addprefix $(B)/tests/,test_job test_pages test_ship test_spool_failures): unit_flags := $(addprefix -Wl$(comma)--wrap=,$(wrapped))
 
 # Each target for FUZZ_SECONDS, from the kept corpus on; FUZZ="NAME..." for some of them.
 # The programs are in build/fuzz; tests/fuzz/README.md.

@@ -38,7 +38,7 @@ static unsigned two_bytes(const uint8_t *bytes)
 static unsigned read_varint(const uint8_t *at, const uint8_t *end, uint64_t *value)
 {
 	*value = 0;
-	for (unsigned i = 0; i < 9 && at + i < end; i++) {
+	for (unsigned i = 0; at + i < end; i++) {
 		if (i == 8) {
 			*value = *value << 8 | at[i];
 			return 9;
@@ -349,7 +349,7 @@ uint32_t page_child(const struct pages *pages, const struct page *page, unsigned
  * anybody's is that. */
 static bool is_blank(const uint8_t *bytes, size_t size)
 {
-	return size > 0 && bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0;
+	return bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0;
 }
 
 /* Gathers a cell's content, which begins in its page and goes on in others. */
@@ -392,7 +392,7 @@ static enum cell_state gather(struct pages *pages, const struct page *page, cons
 		if (!pages_read(pages, next, pages->overflow))
 			return CELL_DAMAGED;
 		size_t part = size - here < usable - 4 ? size - here : usable - 4;
-		if (part > 64 && is_blank(pages->overflow + 4, part))
+		if (is_blank(pages->overflow + 4, part))
 			return CELL_DAMAGED;
 		memcpy(pages->payload + here, pages->overflow + 4, part);
 		here += part;

@@ -188,10 +188,50 @@ static uint8_t *page_of(struct files *files, unsigned number)
 	                        : files->wal.bytes + (size_t)(number - in_file) * PAGE;
 }
 
+static uint32_t number_at(const uint8_t *at, bool big)
+{
+	return big ? (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3]
+	           : (uint32_t)at[3] << 24 | (uint32_t)at[2] << 16 | (uint32_t)at[1] << 8 | at[0];
+}
+
+static void put_number(uint8_t *at, uint32_t number)
+{
+	for (int i = 0; i < 4; i++)
+		at[i] = (uint8_t)(number >> (24 - 8 * i));
+}
+
+static void sum_up(const uint8_t *bytes, size_t size, bool big, uint32_t sum[2])
+{
+	for (size_t i = 0; i + 8 <= size; i += 8) {
+		sum[0] += number_at(bytes + i, big) + sum[1];
+		sum[1] += number_at(bytes + i + 4, big) + sum[0];
+	}
+}
+
+/* Makes what stands in the -wal right again by its sums, of words in either order:
+ * https://sqlite.org/fileformat2.html#checksum_algorithm */
+static void prove(struct image *wal, bool big)
+{
+	uint32_t sum[2] = { 0, 0 };
+	uint8_t *header = wal->bytes;
+	if (wal->size < 32)
+		return;
+	put_number(header, 0x377f0682u + big);
+	sum_up(header, 24, big, sum);
+	put_number(header + 24, sum[0]);
+	put_number(header + 28, sum[1]);
+	for (uint8_t *at = header + 32; (size_t)(at - header) + 24 + PAGE <= wal->size; at += 24 + PAGE) {
+		sum_up(at, 8, big, sum);
+		sum_up(at + 24, PAGE, big, sum);
+		put_number(at + 16, sum[0]);
+		put_number(at + 20, sum[1]);
+	}
+}
+
 static void damage(struct files *files, struct input *input)
 {
 	for (int i = 0; input->at < input->end && i < 32; i++) {
-		unsigned kind = take_byte(input) % 6, number = take_byte(input), at, size, left;
+		unsigned kind = take_byte(input) % 8, number = take_byte(input), at, size, left;
 		uint8_t *page = page_of(files, number), *other;
 		if (page == NULL)
 			return;
@@ -220,9 +260,18 @@ static void damage(struct files *files, struct input *input)
 		case 4:
 			files->wal.size = take_number(input, 2) % (files->wal.size + 1);
 			break;
-		default: /* one bit */
+		case 5: /* one bit */
 			at = (unsigned)take_number(input, 2);
 			page[at % PAGE] ^= (uint8_t)(1 << (at / PAGE % 8));
+			break;
+		case 6:
+			prove(&files->wal, number % 2 == 1);
+			break;
+		default: /* pages at the end that nothing is written into */
+			size = number % 64 * PAGE;
+			if (files->file.size + size < IMAGE_MAX)
+				memset(files->file.bytes + files->file.size, 0, size);
+			files->file.size += files->file.size + size < IMAGE_MAX ? size : 0;
 		}
 	}
 }
