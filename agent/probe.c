@@ -69,7 +69,17 @@ static void read_certificate(CURL *easy, struct probe_certificate *certificate)
 
 /* --- Connecting --------------------------------------------------------- */
 
-static enum probe_step step_of(CURL *easy, CURLcode code, const struct probe *probe)
+/* Called at the start of a handshake: newer versions of libcurl tell nothing else of a
+ * connection before all of it stands. */
+static CURLcode note_handshake(CURL *easy, void *tls_context, void *begun)
+{
+	(void)easy;
+	(void)tls_context;
+	*(bool *)begun = true;
+	return CURLE_OK;
+}
+
+static enum probe_step step_of(CURL *easy, CURLcode code, const struct probe *probe, bool begun)
 {
 	long proxy_code = 0;
 	(void)curl_easy_getinfo(easy, CURLINFO_HTTP_CONNECTCODE, &proxy_code);
@@ -88,7 +98,9 @@ static enum probe_step step_of(CURL *easy, CURLcode code, const struct probe *pr
 	case CURLE_PROXY:
 		return PROBE_PROXY;
 	case CURLE_OPERATION_TIMEDOUT:
-		return probe->name_ms == 0 ? PROBE_NAME : probe->address[0] == '\0' ? PROBE_TCP : PROBE_TLS;
+		return probe->name_ms == 0                    ? PROBE_NAME
+		       : begun || probe->address[0] != '\0' ? PROBE_TLS
+		                                             : PROBE_TCP;
 	case CURLE_PEER_FAILED_VERIFICATION:
 	case CURLE_SSL_CACERT_BADFILE:
 	case CURLE_SSL_ISSUER_ERROR:
@@ -172,12 +184,18 @@ static void connect_with(const struct config *config, struct http *http, struct 
 	char error[CURL_ERROR_SIZE] = "";
 	char *text = NULL;
 	long proxy_code = 0;
+	bool begun = false;
 	if (!set_options(easy, config) ||
 	    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, error) != CURLE_OK) {
 		copy_text(probe->detail, sizeof probe->detail, "libcurl refused an option");
 		return;
 	}
+	/* Not every TLS library that libcurl is built with has this. */
+	(void)curl_easy_setopt(easy, CURLOPT_SSL_CTX_DATA, &begun);
+	(void)curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, note_handshake);
 	CURLcode code = curl_easy_perform(easy);
+	(void)curl_easy_setopt(easy, CURLOPT_SSL_CTX_DATA, NULL);
+	(void)curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, NULL);
 	if (curl_easy_getinfo(easy, CURLINFO_PRIMARY_IP, &text) == CURLE_OK)
 		copy_text(probe->address, sizeof probe->address, text);
 	probe->name_ms = milliseconds(easy, CURLINFO_NAMELOOKUP_TIME_T);
@@ -185,7 +203,7 @@ static void connect_with(const struct config *config, struct http *http, struct 
 	probe->tls_ms = milliseconds(easy, CURLINFO_APPCONNECT_TIME_T);
 	(void)curl_easy_getinfo(easy, CURLINFO_HTTP_CONNECTCODE, &proxy_code);
 	probe->proxied = proxy_code != 0;
-	probe->failed = step_of(easy, code, probe);
+	probe->failed = step_of(easy, code, probe, begun);
 	/* Of a proxy that the environment names, libcurl does not tell whether it was used. */
 	if (probe->failed == PROBE_TCP && probe->tls && config->proxy != NULL &&
 	    config->proxy[0] != '\0' && strcmp(config->proxy, "environment") != 0)

@@ -20,6 +20,7 @@ def disk(folder, size, kind="tmpfs"):
     if kind == "tmpfs":
         command = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "none", where]
     else:
+        rig.need_program("mkfs.ext4")
         image = folder / "image"
         with open(image, "wb") as file:
             file.truncate(max(size, 4096) << 10)
