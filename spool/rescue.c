@@ -179,7 +179,7 @@ static enum table remembered_table(struct rescue *rescue, uint32_t number)
 					return (enum table)table;
 			return OTHER_TREE;
 		}
-		if (role != ROLE_TREE || parent == 0 || parent > rescue->pages->count)
+		if (role != ROLE_TREE || parent == 0)
 			return NO_TABLE;
 		number = parent;
 	}
@@ -199,11 +199,10 @@ static void adopt(struct rescue *rescue)
 /* Pages that were given up, by the file's own list of them. */
 static void mark_free(struct rescue *rescue)
 {
-	uint32_t left = rescue->pages->count;
 	if (!pages_read(rescue->pages, 1, rescue->page))
 		return;
 	uint32_t trunk = pages_number(rescue->page + 32);
-	for (; trunk != 0 && left > 0 && pages_read(rescue->pages, trunk, rescue->page); left--) {
+	while (trunk != 0 && pages_read(rescue->pages, trunk, rescue->page)) {
 		uint32_t count = pages_number(rescue->page + 4);
 		if (rescue->owners[trunk] != NO_TABLE || count > rescue->pages->usable / 4 - 2)
 			return;
@@ -402,8 +401,10 @@ static int64_t weigh(const struct cell *cell)
 
 static bool is_record(const struct cell *cell, enum table table)
 {
+	/* What stands in the id's column SQLite does not look at: the id is the cell's own. */
 	return cell->column_count == (table == DEAD_LETTERS ? SPOOL_DEAD_COLUMNS : SPOOL_COLUMNS) &&
-	       cell->columns[ID_COLUMN].kind == VALUE_NULL && cell->id <= ID_MAX;
+	       (cell->columns[ID_COLUMN].kind == VALUE_NULL ||
+	        cell->columns[ID_COLUMN].kind == VALUE_INTEGER) && cell->id <= ID_MAX;
 }
 
 static bool insert_record(struct rescue *rescue, enum table table, const struct cell *cell,
