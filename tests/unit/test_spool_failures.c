@@ -859,6 +859,87 @@ static void a_salvage_that_fails_can_be_repeated_and_keeps_all(void **state)
 	free(wanted);
 }
 
+/* A spool of many pages, some records over more than one, of which a few are lost. */
+static void damage_badly(struct place *place)
+{
+	static const char *const pages[] = {
+		"SELECT pageno FROM dbstat WHERE name = 'interactions' AND pagetype = 'leaf' "
+		"ORDER BY path LIMIT 1 OFFSET 3",
+		"SELECT pageno FROM dbstat WHERE name = 'interactions' AND pagetype = 'overflow' "
+		"ORDER BY path DESC LIMIT 1",
+		"SELECT rootpage FROM sqlite_master WHERE name = 'attempts'",
+	};
+	begin_again(place, false);
+	execute(place->path, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 16) "
+	        "INSERT INTO interactions (model_id, request_body, response_body, app, key) SELECT 'm', "
+	        "printf('%.*c', 2000 + 7000 * (i % 5 = 0), 'b'), '{}', 'a', 'l' || i FROM n;"
+	        "INSERT INTO imported VALUES ('u1'); PRAGMA wal_checkpoint(TRUNCATE)");
+	keep_as_beginning(place);
+	for (size_t i = 0; i < COUNT(pages); i++) {
+		char *number = ask(place, pages[i]);
+		memset((char *)place->begin + 4096 * (atol(number) - 1), 0xA5, 4096);
+		free(number);
+	}
+}
+
+/* Also in what is met with damaged pages alone. */
+static void a_salvage_of_what_is_badly_damaged_may_fail_anywhere(void **state)
+{
+	struct place *place = *state;
+	struct salvage_report report;
+	static const struct {
+		const struct fault *fault;
+		const char *only;
+		int step;
+	} cases[] = {
+		{ &passing[0], "prepare", 1 }, { &passing[1], "step", 3 }, { &passing[0], "exec", 1 },
+		{ &passing[2], "malloc", 1 }, { &passing[2], "calloc", 1 }, { &passing[2], "realloc", 1 },
+		{ &passing[2], "mprintf", 1 }, { &passing[2], "str_finish", 1 },
+	};
+	damage_badly(place);
+	begin_again(place, false);
+	assert_int_equal(salvage(place, &report), SPOOL_OK);
+	assert_true(report.needed && report.others_lost && report.lost > 1 && report.range_count > 1);
+	assert_int_equal(open_as(place, SPOOL_WORK), SPOOL_OK);
+	char *wanted = contents(place);
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		bool struck = true;
+		for (int calls = 0; struck; calls += cases[i].step) {
+			faults.only = cases[i].only;
+			struck = salvage_around(place, cases[i].fault, calls, calls % 2 == 1, false, wanted);
+		}
+	}
+	free(wanted);
+}
+
+/* What the storage does not give is lost to the salvage, which says so, and is in the file
+ * that it sets aside. */
+static void what_the_storage_does_not_give_is_told_to_be_lost(void **state)
+{
+	struct place *place = *state;
+	struct salvage_report whole, report;
+	damage_badly(place);
+	begin_again(place, false);
+	assert_int_equal(salvage(place, &whole), SPOOL_OK);
+	bool struck = true;
+	for (int calls = 0; struck; calls++) {
+		begin_again(place, false);
+		faults.only = "pread";
+		fail_after(&passing[0], calls, true);
+		enum spool_status status = salvage(place, &report);
+		struck = stop_failing();
+		if (status == SPOOL_OK) {
+			assert_true(report.lost == -1 || report.waiting + report.dead + report.lost >=
+			                                         whole.waiting + whole.dead + whole.lost);
+			assert_int_equal(access(report.aside, F_OK), 0);
+		} else {
+			assert_true(place->error.sentence[0] != '\0');
+			assert_int_equal(salvage(place, &report), SPOOL_OK);
+			assert_int_equal(report.waiting + report.dead, whole.waiting + whole.dead);
+		}
+	}
+}
+
 /* --- What fails in one place --------------------------------------------- */
 
 static const struct fault io = { .name = "an I/O error", .sqlite = SQLITE_IOERR, .system = EIO };
@@ -1392,6 +1473,8 @@ int main(void)
 		HOLDS(an_import_that_fails_has_added_nothing_and_can_be_repeated),
 		HOLDS(a_shrinking_that_fails_keeps_all),
 		HOLDS(a_salvage_that_fails_can_be_repeated_and_keeps_all),
+		HOLDS(a_salvage_of_what_is_badly_damaged_may_fail_anywhere),
+		HOLDS(what_the_storage_does_not_give_is_told_to_be_lost),
 		HOLDS(each_answer_of_sqlite_is_told_apart),
 		HOLDS(the_fix_of_the_wal_reset_fault_is_known_by_its_versions),
 		HOLDS(an_opening_says_what_is_in_its_way),
