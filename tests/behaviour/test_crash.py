@@ -363,9 +363,10 @@ def test_a_second_agent_names_the_first_and_changes_nothing(agent, spool, sink, 
 
 
 def test_leftovers_of_a_killed_agent_are_no_obstacle(agent, spool, sink):
-    agent.run()
-    agent.kill9()
     left = spool.path.with_name(spool.path.name + "-agent.sock")
+    agent.run()
+    eventually(left.exists)
+    agent.kill9()
     assert left.exists()
     status = agent.status()
     assert not status["running"] and status["pid"] is None
