@@ -2721,6 +2721,36 @@ static void no_more_fail_by_themselves_at_once_than_there_is_room_for(void **sta
 	}
 }
 
+/* Those that were kept are gone: what was let go is all that there is. */
+static void what_was_let_go_is_met_again_by_itself(void **state)
+{
+	(void)state;
+	struct world *world = create_with("[endpoint]\nurl = https://example.net/\nconnections = 64\n"
+	                                  "[retry]\nbase = 20s\ncap = 1h\nmax_attempts = 90\n"
+	                                  "[app default]\napp_key = SECRETa\napi_key = SECRETb\n", 1);
+	insert_failing(world, 1200, true);
+	start(world);
+	run_for(world, 15000);
+	struct report report;
+	ship_report(world->ship, &report);
+	assert_int_equal(report.retrying, 1200);
+	for (size_t i = 0; i < world->row_count; i++)
+		world->rows[i].fate = OK;
+	run_for(world, 5 * MINUTE);
+	ship_report(world->ship, &report);
+	size_t left = world->row_count - accepted(world);
+	assert_in_range(left, 2, 2 * 200); /* and what stands behind each in its session */
+	assert_int_equal(report.retrying, left / 2);
+	insert_many(world, 50, "default", "", OK);
+	ship_wake(world->ship);
+	run_for(world, 5 * MINUTE);
+	assert_int_equal(world->row_count - accepted(world), left);
+	run_for(world, HOUR);
+	assert_int_equal(accepted(world), world->row_count);
+	all_is_taken(world);
+	destroy(world);
+}
+
 /* --- What a job could not do, the next does --------------------------------- */
 
 struct undone {
@@ -3332,6 +3362,7 @@ int main(void)
 		cmocka_unit_test(what_an_outage_left_known_by_its_place_is_built_as_there_is_room),
 		cmocka_unit_test(a_held_app_is_not_probed_while_others_fill_the_memory),
 		cmocka_unit_test(no_more_fail_by_themselves_at_once_than_there_is_room_for),
+		cmocka_unit_test(what_was_let_go_is_met_again_by_itself),
 		cmocka_unit_test(limits_that_could_not_be_written_down_are_tried_again_by_themselves),
 		cmocka_unit_test(a_pause_that_could_not_be_read_is_asked_for_again_by_itself),
 		cmocka_unit_test(the_metrics_wait_for_the_storage_and_for_the_end),
