@@ -285,7 +285,7 @@ enum page_role pages_role(struct pages *pages, uint32_t number, uint32_t *parent
 	    pages_is_reserved(pages, number))
 		return ROLE_UNKNOWN;
 	uint32_t map = map_page(pages, number);
-	if (number <= map || !read_map(pages, map))
+	if (!read_map(pages, map))
 		return ROLE_UNKNOWN;
 	const uint8_t *entry = pages->map + (size_t)(number - map - 1) * 5;
 	*parent = pages_number(entry + 1);
@@ -409,7 +409,7 @@ static enum cell_state gather(struct pages *pages, const struct page *page, cons
 
 static int64_t signed_number(const uint8_t *bytes, size_t size)
 {
-	uint64_t value = size > 0 && (bytes[0] & 0x80) != 0 ? UINT64_MAX : 0;
+	uint64_t value = (bytes[0] & 0x80) != 0 ? UINT64_MAX : 0;
 	for (size_t i = 0; i < size; i++)
 		value = value << 8 | bytes[i];
 	return (int64_t)value;

@@ -229,13 +229,17 @@ static bool model_roots(struct rescue *rescue)
 	if (rc == SQLITE_OK)
 		rc = sqlite3_prepare_v2(model, "SELECT name, rootpage FROM sqlite_master "
 		                        "WHERE type = 'table'", -1, &row, NULL);
-	while (rc == SQLITE_OK && sqlite3_step(row) == SQLITE_ROW)
+	if (rc == SQLITE_OK)
+		rc = sqlite3_step(row);
+	for (; rc == SQLITE_ROW; rc = sqlite3_step(row))
 		for (int table = 1; table < TABLE_COUNT; table++)
 			if (strcmp((const char *)sqlite3_column_text(row, 0), table_names[table]) == 0)
 				rescue->roots[table] = (uint32_t)sqlite3_column_int(row, 1);
 	(void)sqlite3_finalize(row);
 	(void)sqlite3_close(model);
-	return rc == SQLITE_OK || fail(rescue, RESCUE_NO_MEMORY);
+	if (rc != SQLITE_DONE)
+		return fail(rescue, RESCUE_NO_MEMORY);
+	return true;
 }
 
 static bool text_is(const struct spool_value *value, const char *text)
@@ -319,13 +323,16 @@ static bool step(struct rescue *rescue, sqlite3_stmt *row, bool *written)
 	*written = rc == SQLITE_DONE && sqlite3_changes(rescue->to) == 1;
 	(void)sqlite3_reset(row);
 	(void)sqlite3_clear_bindings(row);
-	return rc == SQLITE_DONE || fail(rescue, RESCUE_UNWRITTEN);
+	if (rc != SQLITE_DONE)
+		return fail(rescue, RESCUE_UNWRITTEN);
+	return true;
 }
 
 static bool run(struct rescue *rescue, const char *sql)
 {
-	return sqlite3_exec(rescue->to, sql, NULL, NULL, NULL) == SQLITE_OK ||
-	       fail(rescue, RESCUE_UNWRITTEN);
+	if (sqlite3_exec(rescue->to, sql, NULL, NULL, NULL) != SQLITE_OK)
+		return fail(rescue, RESCUE_UNWRITTEN);
+	return true;
 }
 
 /* INSERT with the columns of a record by name, id included. */
@@ -458,9 +465,10 @@ static bool keep_page(struct rescue *rescue, enum table table, uint32_t number)
 {
 	struct page page;
 	struct cell cell;
-	if (!pages_read(rescue->pages, number, rescue->page) ||
-	    !page_look(rescue->pages, number, rescue->page, &page))
+	/* It was a leaf a moment ago. */
+	if (!pages_read(rescue->pages, number, rescue->page))
 		return true;
+	(void)page_look(rescue->pages, number, rescue->page, &page);
 	for (unsigned i = 0; i < page.cell_count; i++) {
 		enum cell_state state = page_cell(rescue->pages, &page, i, &cell);
 		if (state == CELL_NO_MEMORY)
@@ -489,7 +497,7 @@ static int compare_leaves(const void *left, const void *right)
 	const struct leaf *a = left, *b = right;
 	if (a->first != b->first)
 		return a->first < b->first ? -1 : 1;
-	return a->page < b->page ? -1 : a->page > b->page;
+	return (a->page > b->page) - (a->page < b->page);
 }
 
 /* By id, so that the new file is written from its beginning to its end. */
@@ -626,7 +634,9 @@ static bool count_rows(struct rescue *rescue, const char *sql, int64_t *count)
 	if (counted)
 		*count = sqlite3_column_int64(row, 0);
 	(void)sqlite3_finalize(row);
-	return counted || fail(rescue, RESCUE_UNWRITTEN);
+	if (!counted)
+		return fail(rescue, RESCUE_UNWRITTEN);
+	return true;
 }
 
 /* What waits, is dead, or was counted, against what was accepted. */
@@ -778,8 +788,9 @@ static bool look_at_header(struct rescue *rescue)
 		return true;
 	rescue->seen = true;
 	uint32_t version = pages_number(rescue->page + 60);
-	return version <= SCHEMA_VERSION || version > NEWER_MAX || !is_sound_header(rescue->page) ||
-	       fail(rescue, RESCUE_NEWER);
+	if (version > SCHEMA_VERSION && version <= NEWER_MAX && is_sound_header(rescue->page))
+		return fail(rescue, RESCUE_NEWER);
+	return true;
 }
 
 static bool copy(struct rescue *rescue)

@@ -20,7 +20,7 @@
 
 #define WALL INT64_C(1700000000000)
 #define PAGE 4096
-#define IMAGE_MAX (1 << 20)
+#define IMAGE_MAX (1 << 22)
 #define IDS 80
 #define DELIVERED_ID 21 /* noted down as delivered, but not deleted yet */
 
@@ -172,7 +172,10 @@ static const struct sums *take_good_one(struct files *files)
 		create(folder, &good, &sums);
 		fuzz_remove_folder(folder);
 	}
-	*files = good;
+	memcpy(files->file.bytes, good.file.bytes, good.file.size);
+	memcpy(files->wal.bytes, good.wal.bytes, good.wal.size);
+	files->file.size = good.file.size;
+	files->wal.size = good.wal.size;
 	return &sums;
 }
 

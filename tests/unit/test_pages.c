@@ -229,6 +229,11 @@ static void the_memory_steps_aside_for_the_page_of_the_locks(void **state)
 	assert_false(pages_is_reserved(&place->pages, lock + 2));
 	assert_int_equal(pages_role(&place->pages, lock + 2, &parent), ROLE_TREE);
 	assert_int_equal(parent, 7);
+	assert_int_equal(pages_role(&place->pages, lock, &parent), ROLE_UNKNOWN);
+	/* More pages than a number of them can say. */
+	pages_close(&place->pages);
+	assert_int_equal(ftruncate(place->descriptor, (off_t)LARGE_SIZE << 31), 0);
+	assert_false(pages_open(&place->pages, place->descriptor, -1));
 }
 
 static void the_memory_is_believed_as_a_whole(void **state)
@@ -404,6 +409,10 @@ static void without_its_header_the_first_frame_says_which_are_of_its_time(void *
 	assert_true(opens(place));
 	assert_int_equal(place->pages.count, COUNT);
 	frame(place, 1)[8] ^= 1;
+	assert_true(opens(place));
+	assert_int_equal(content(place, 5), 0);
+	frame(place, 1)[8] ^= 1;
+	frame(place, 1)[24] ^= 1;
 	assert_true(opens(place));
 	assert_int_equal(content(place, 5), 0);
 	place->wal[0] = 'X';
@@ -674,6 +683,8 @@ static void parts_that_are_another_records_are_damage(void **state)
 	put(place->file[4], COUNT + 1);
 	assert_int_equal(long_cell(place, &page), CELL_DAMAGED);
 	put(place->file[4], 6);
+	place->file[4][4] = 0;
+	assert_int_equal(long_cell(place, &page), CELL_READ);
 	memset(place->file[4] + 4, 0, SIZE - 4); /* what a file system leaves of a lost block */
 	assert_int_equal(long_cell(place, &page), CELL_DAMAGED);
 }
