@@ -146,9 +146,7 @@ static bool walk_down(struct rescue *rescue, enum table table, const struct page
 static bool walk_tree(struct rescue *rescue, enum table table, uint32_t root)
 {
 	bool rowless = is_rowless(table);
-	if (root == 0 || root > rescue->pages->count)
-		return add_hole(rescue, table, INT64_MIN, INT64_MAX);
-	if (rescue->owners[root] != NO_TABLE)
+	if (root > rescue->pages->count || rescue->owners[root] != NO_TABLE)
 		return add_hole(rescue, table, INT64_MIN, INT64_MAX);
 	push(rescue, table, (struct place){ root, INT64_MIN, INT64_MAX });
 	while (rescue->stack_size > 0) {
@@ -295,8 +293,10 @@ static bool take_root(struct rescue *rescue, enum table table, const struct cell
 
 static bool find_owners(struct rescue *rescue)
 {
-	if (!model_roots(rescue) || !walk_tree(rescue, OTHER_TREE, 1) ||
-	    !each_cell(rescue, OTHER_TREE, take_root))
+	if (!model_roots(rescue))
+		return false;
+	(void)walk_tree(rescue, OTHER_TREE, 1); /* only a record's tree takes memory for holes */
+	if (!each_cell(rescue, OTHER_TREE, take_root))
 		return false;
 	for (int table = 1; table < TABLE_COUNT; table++)
 		if (!walk_tree(rescue, (enum table)table, rescue->roots[table]))
@@ -533,8 +533,8 @@ static bool keep_records(struct rescue *rescue, enum table table)
 	return done;
 }
 
-/* Pages that are nobody's, or seem to be no rows', nor given up: by their content, and only what is surely a
- * record. What the file remembers of them is wrong, then, or damaged. */
+/* Pages that are nobody's, or seem to be no rows', nor given up: by their content, and only
+ * what is surely a record. What the file remembers of them is wrong, then, or damaged. */
 static bool keep_strays(struct rescue *rescue)
 {
 	for (uint32_t number = 3; number <= rescue->pages->last; number++) {

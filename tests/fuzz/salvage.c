@@ -234,7 +234,7 @@ static void prove(struct image *wal, bool big)
 
 static void damage(struct files *files, struct input *input)
 {
-	for (int i = 0; input->at < input->end && i < 32; i++) {
+	for (int i = 0; input->at < input->end && i < 256; i++) {
 		unsigned kind = take_byte(input) % 8, number = take_byte(input), at, size, left;
 		uint8_t *page = page_of(files, number), *other;
 		if (page == NULL)
