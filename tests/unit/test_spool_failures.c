@@ -779,6 +779,122 @@ static void a_shrinking_that_fails_keeps_all(void **state)
 	fail_each(state, shrinking, COUNT(shrinking));
 }
 
+/* What is overwritten in a spool of many pages, some records over more than one. */
+struct harm {
+	const char *page; /* which, by SQL */
+	int from, size;
+};
+
+#define LEAF "SELECT pageno FROM dbstat WHERE name = 'interactions' AND pagetype = 'leaf' " \
+             "ORDER BY path LIMIT 1 OFFSET 3"
+#define OVERFLOW "SELECT pageno FROM dbstat WHERE name = 'interactions' AND " \
+                 "pagetype = 'overflow' ORDER BY path DESC LIMIT 1"
+#define ROOT(name) "SELECT rootpage FROM sqlite_master WHERE name = '" name "'"
+
+static const struct harm few[] = { { LEAF, 0, 4096 }, { OVERFLOW, 0, 4096 },
+	                           { ROOT("attempts"), 0, 4096 } };
+static const struct harm part[] = { { OVERFLOW, 0, 4096 } };
+static const struct harm children[] = { { ROOT("interactions"), 8, 40 } };
+/* Nothing is known of any page but what stands in it. */
+static const struct harm trees[] = { { ROOT("interactions"), 0, 4096 }, { "SELECT 2", 0, 4096 } };
+static const struct harm schema[] = { { "SELECT 1", 100, 40 }, { LEAF, 0, 4096 } };
+static const struct harm schema_and_ledger[] = { { "SELECT 1", 100, 40 },
+	                                         { ROOT("ledger"), 0, 4096 } };
+
+static const struct {
+	const struct harm *harms;
+	size_t count;
+} badly[] = { { few, COUNT(few) }, { part, COUNT(part) }, { children, COUNT(children) },
+	      { trees, COUNT(trees) }, { schema, COUNT(schema) },
+	      { schema_and_ledger, COUNT(schema_and_ledger) } };
+
+static void fill_many(struct place *place)
+{
+	begin_again(place, false);
+	execute(place->path, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 16) "
+	        "INSERT INTO interactions (model_id, request_body, response_body, app, key) SELECT 'm', "
+	        "printf('%.*c', 2000 + 7000 * (i % 5 = 0), 'b'), '{}', 'a', 'same-as-' || (10 + i) FROM n;"
+	        "INSERT INTO imported VALUES ('u1'); PRAGMA wal_checkpoint(TRUNCATE)");
+	keep_as_beginning(place);
+}
+
+static void damage_badly(struct place *place, const struct harm *harms, size_t count)
+{
+	int numbers[3];
+	begin_again(place, false);
+	for (size_t i = 0; i < count; i++) {
+		char *number = ask(place, harms[i].page);
+		numbers[i] = atoi(number);
+		free(number);
+	}
+	for (size_t i = 0; i < count; i++)
+		memset((char *)place->begin + 4096 * (numbers[i] - 1) + harms[i].from, 0xA5,
+		       (size_t)harms[i].size);
+	/* And two have the same key, in the table and in its index. */
+	char *key;
+	while ((key = memmem(place->begin, place->begin_size, "same-as-12", 10)) != NULL)
+		memcpy(key, "same-as-11", 10);
+}
+
+static void a_run_that_cannot_leave_at_once_leaves_later(void **state)
+{
+	struct place *place = *state;
+	static const char *const where[] = { "prepare", "step" };
+	for (size_t i = 0; i < COUNT(where); i++) {
+		bool struck = true;
+		for (int calls = 0; struck; calls++) {
+			struct spool_change changes[3];
+			begin_again(place, true);
+			for (int j = 0; j < 3; j++) {
+				char sql[80];
+				changes[j] = (struct spool_change){ .kind = CHANGE_DELIVERED, .id = 13 + j,
+					                            .bytes = 200 };
+				(void)snprintf(sql, sizeof sql, "SELECT uuid FROM interactions WHERE id = %d",
+				               13 + j);
+				char *uuid = ask(place, sql);
+				memcpy(changes[j].uuid, uuid, RECORD_UUID_SIZE);
+				free(uuid);
+			}
+			faults.only = where[i];
+			fail_after(&passing[0], calls, false);
+			enum spool_status status = spool_apply(place->spool, changes, 3, WALL);
+			struck = stop_failing();
+			if (status != SPOOL_OK)
+				assert_int_equal(spool_apply(place->spool, changes, 3, WALL), SPOOL_OK);
+			char *left = ask(place, "SELECT count(*) || ' ' || (SELECT delivered FROM ledger) "
+			                        "FROM interactions");
+			assert_string_equal(left, "6 5");
+			free(left);
+		}
+	}
+}
+
+/* Behind the damage there are rows, but none that was asked for. */
+static void damage_may_be_the_last_that_was_asked_for(void **state)
+{
+	struct place *place = *state;
+	static const struct harm leaf[] = { { LEAF, 0, 4096 } };
+	struct record record;
+	int64_t id = 16, next = 0;
+	fill_many(place);
+	execute(place->path, "INSERT INTO interactions (model_id, request_body, response_body) "
+	                     "SELECT model_id, request_body, '{}' FROM interactions WHERE id > 15;"
+	                     "INSERT INTO interactions (model_id, request_body, response_body) "
+	                     "SELECT model_id, request_body, '{}' FROM interactions WHERE id > 31;"
+	                     "DELETE FROM interactions WHERE id > 15 AND id % 4 != 0;"
+	                     "PRAGMA wal_checkpoint(TRUNCATE)");
+	keep_as_beginning(place);
+	damage_badly(place, leaf, 1);
+	begin_again(place, true);
+	while (spool_load(place->spool, id, &record) != SPOOL_DAMAGED)
+		id += 4;
+	while (spool_load(place->spool, id + 4, &record) == SPOOL_DAMAGED)
+		id += 4;
+	assert_in_range(id, 16, 59);
+	assert_int_equal(spool_pass_damage(place->spool, false, id, id + 3, &next), SPOOL_OK);
+	assert_in_range(next, id + 1, id + 3);
+}
+
 /* --- Salvage ------------------------------------------------------------ */
 
 static enum spool_status salvage(struct place *place, struct salvage_report *report)
@@ -857,63 +973,6 @@ static void a_salvage_that_fails_can_be_repeated_and_keeps_all(void **state)
 			calls += 13;
 	}
 	free(wanted);
-}
-
-/* What is overwritten in a spool of many pages, some records over more than one. */
-struct harm {
-	const char *page; /* which, by SQL */
-	int from, size;
-};
-
-#define LEAF "SELECT pageno FROM dbstat WHERE name = 'interactions' AND pagetype = 'leaf' " \
-             "ORDER BY path LIMIT 1 OFFSET 3"
-#define OVERFLOW "SELECT pageno FROM dbstat WHERE name = 'interactions' AND " \
-                 "pagetype = 'overflow' ORDER BY path DESC LIMIT 1"
-#define ROOT(name) "SELECT rootpage FROM sqlite_master WHERE name = '" name "'"
-
-static const struct harm few[] = { { LEAF, 0, 4096 }, { OVERFLOW, 0, 4096 },
-	                           { ROOT("attempts"), 0, 4096 } };
-static const struct harm part[] = { { OVERFLOW, 0, 4096 } };
-static const struct harm children[] = { { ROOT("interactions"), 8, 40 } };
-/* Nothing is known of any page but what stands in it. */
-static const struct harm trees[] = { { ROOT("interactions"), 0, 4096 }, { "SELECT 2", 0, 4096 } };
-static const struct harm schema[] = { { "SELECT 1", 100, 40 }, { LEAF, 0, 4096 } };
-static const struct harm schema_and_ledger[] = { { "SELECT 1", 100, 40 },
-	                                         { ROOT("ledger"), 0, 4096 } };
-
-static const struct {
-	const struct harm *harms;
-	size_t count;
-} badly[] = { { few, COUNT(few) }, { part, COUNT(part) }, { children, COUNT(children) },
-	      { trees, COUNT(trees) }, { schema, COUNT(schema) },
-	      { schema_and_ledger, COUNT(schema_and_ledger) } };
-
-static void fill_many(struct place *place)
-{
-	begin_again(place, false);
-	execute(place->path, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 16) "
-	        "INSERT INTO interactions (model_id, request_body, response_body, app, key) SELECT 'm', "
-	        "printf('%.*c', 2000 + 7000 * (i % 5 = 0), 'b'), '{}', 'a', 'same-as-' || (10 + i) FROM n;"
-	        "INSERT INTO imported VALUES ('u1'); PRAGMA wal_checkpoint(TRUNCATE)");
-	keep_as_beginning(place);
-}
-
-static void damage_badly(struct place *place, const struct harm *harms, size_t count)
-{
-	int numbers[3];
-	begin_again(place, false);
-	for (size_t i = 0; i < count; i++) {
-		char *number = ask(place, harms[i].page);
-		numbers[i] = atoi(number);
-		free(number);
-	}
-	for (size_t i = 0; i < count; i++)
-		memset((char *)place->begin + 4096 * (numbers[i] - 1) + harms[i].from, 0xA5,
-		       (size_t)harms[i].size);
-	/* And two have the same key, in the table and in its index. */
-	char *key;
-	while ((key = memmem(place->begin, place->begin_size, "same-as-12", 10)) != NULL)
-		memcpy(key, "same-as-11", 10);
 }
 
 /* Also in what is met with damaged pages alone. */
@@ -1419,18 +1478,25 @@ static void a_sound_spool_is_left_alone_and_one_that_lacks_something_is_not(void
 	assert_true(report.needed);
 	assert_int_equal(report.waiting, WAITING);
 	/* A storage that fails while it is looked at is a reason to read with care. */
-	for (int calls = 0;; calls++) {
-		begin_again(place, false);
-		faults.only = "exec";
-		fail_after(&io, calls, false);
-		(void)salvage(place, &report);
-		if (!stop_failing())
-			break;
-		assert_int_equal(salvage(place, &report), SPOOL_OK);
-		assert_int_equal(open_as(place, SPOOL_WORK), SPOOL_OK);
-		char *count = ask(place, "SELECT count(*) FROM interactions");
-		assert_string_equal(count, "9");
-		free(count);
+	static const struct {
+		const struct fault *fault;
+		const char *only;
+	} cases[] = { { &io, "exec" }, { &io, "open" }, { &lasting[1], "exec" },
+		      { &lasting[1], "prepare" } };
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		for (int calls = 0;; calls++) {
+			begin_again(place, false);
+			faults.only = cases[i].only;
+			fail_after(cases[i].fault, calls, false);
+			(void)salvage(place, &report);
+			if (!stop_failing())
+				break;
+			assert_int_equal(salvage(place, &report), SPOOL_OK);
+			assert_int_equal(open_as(place, SPOOL_WORK), SPOOL_OK);
+			char *count = ask(place, "SELECT count(*) FROM interactions");
+			assert_string_equal(count, "9");
+			free(count);
+		}
 	}
 }
 
@@ -1517,6 +1583,8 @@ int main(void)
 		HOLDS(an_import_that_fails_has_added_nothing_and_can_be_repeated),
 		HOLDS(a_shrinking_that_fails_keeps_all),
 		HOLDS(a_salvage_that_fails_can_be_repeated_and_keeps_all),
+		HOLDS(a_run_that_cannot_leave_at_once_leaves_later),
+		HOLDS(damage_may_be_the_last_that_was_asked_for),
 		HOLDS(a_salvage_of_what_is_badly_damaged_may_fail_anywhere),
 		HOLDS(what_the_storage_does_not_give_is_told_to_be_lost),
 		HOLDS(each_answer_of_sqlite_is_told_apart),
