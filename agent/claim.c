@@ -568,10 +568,8 @@ unsigned claim_room(const struct ship *ship)
 	                             fresh, flow_now(ship));
 	if (ship->careful > 0 && room > 0)
 		room = ship->roster.flying.count == 0 ? 1 : 0;
-	size_t unsettled = ship->roster.settling + ship->roster.flying.count;
-	if (unsettled + room > UNSETTLED_MAX)
-		room = unsettled < UNSETTLED_MAX ? (unsigned)(UNSETTLED_MAX - unsettled) : 0;
-	return room;
+	int64_t unsettled = (int64_t)(ship->roster.settling + ship->roster.flying.count);
+	return (unsigned)flow_least(room, UNSETTLED_MAX - flow_least(unsettled, UNSETTLED_MAX));
 }
 
 /* Which payloads to build for records that are known by their place alone. */
