@@ -122,6 +122,7 @@ static bool met_a_probe(const struct ship *ship, const struct job *job)
 {
 	for (size_t i = job->load_count; i < job->entry_count; i++) {
 		const struct item *item = roster_find(&ship->roster, job->entries[i].id);
+		/* not covered: one that was overtaken, while the job ran, by one that was put back */
 		if (item == NULL || !item->done)
 			return true;
 	}
@@ -150,6 +151,7 @@ static void advance_session(struct ship *ship, const struct job *job)
 	if (ship->scan != SCAN_SESSION)
 		return;
 	struct session *session = roster_find_session(&ship->roster, ship->scan_session);
+	/* not covered: one of which all was taken away, and forgotten, while it was read */
 	if (session != NULL && session->more_from == job->from)
 		session->more_from = job->end ? INT64_MAX : job->next;
 }

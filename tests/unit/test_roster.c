@@ -201,7 +201,11 @@ static void a_session_asks_for_more_when_it_is_nearly_used_up_and_may_go_on(void
 	assert_null(session->next_hungry); /* only once */
 	assert_ptr_equal(roster_next_hungry(&roster), session);
 	assert_null(roster_next_hungry(&roster));
-	session->more_from = INT64_MAX;
+	session->resting = true; /* all of it is to be met again later */
+	roster_feed(&roster, session);
+	assert_null(roster.hungry);
+	roster_forget_rest(&roster, session);
+	assert_false(session->resting);
 }
 
 static void a_session_that_was_fed_or_emptied_meanwhile_is_not_asked_for(void **state)

@@ -3105,32 +3105,6 @@ static void what_is_forgotten_while_it_is_read_is_read_again(void **state)
 	}
 }
 
-/* A session whose first record fails and is let go while the rest is read. */
-static void a_session_that_is_let_go_while_it_is_read_rests(void **state)
-{
-	(void)state;
-	struct world *world = create_with("[endpoint]\nurl = https://example.net/\nconnections = 64\n"
-	                                  "[retry]\nbase = 1h\ncap = 1h\nmax_attempts = 4\n"
-	                                  "[app default]\napp_key = SECRETa\napi_key = SECRETb\n", 1);
-	insert_failing(world, 1100, false);
-	start(world);
-	run_for(world, 5 * MINUTE);
-	insert_many(world, 15, "default", "z", OK);
-	insert_many(world, 200, "default", "z", S409);
-	ship_wake(world->ship);
-	until_scan(world, SCAN_SESSION);
-	world->job_due += MINUTE;
-	run_for(world, 30 * SECOND);
-	end_this_job(world);
-	run_for(world, MINUTE);
-	assert_int_equal(accepted(world), 15);
-	for (size_t i = 0; i < world->row_count; i++)
-		world->rows[i].fate = OK;
-	run_for(world, 2 * HOUR);
-	all_is_taken(world);
-	destroy(world);
-}
-
 static void without_memory_for_what_a_job_is_told_it_waits(void **state)
 {
 	(void)state;
@@ -3427,7 +3401,6 @@ int main(void)
 		cmocka_unit_test(a_reload_without_memory_for_an_apps_name_loses_no_record),
 		cmocka_unit_test(without_memory_to_know_a_record_it_is_met_again),
 		cmocka_unit_test(what_is_forgotten_while_it_is_read_is_read_again),
-		cmocka_unit_test(a_session_that_is_let_go_while_it_is_read_rests),
 		cmocka_unit_test(without_memory_for_what_a_job_is_told_it_waits),
 		cmocka_unit_test(in_any_weather_the_limits_hold_and_all_is_delivered_or_dead),
 	};
