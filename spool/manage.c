@@ -155,23 +155,27 @@ static int wait_until(void *end, int waits)
 enum spool_status spool_empty_log(struct spool *spool, int64_t wall, int patience)
 {
 	/* By the rules that keep clear of the WAL-reset fault (see settle.c): a commit of
-	 * our own comes first, so that frames are surely waiting, and it is tried once. A
-	 * TRUNCATE that has the writer lock keeps every commit out while it copies. */
+	 * our own comes first each time, so that frames are surely waiting. A TRUNCATE that has
+	 * the writer lock keeps every commit out while it copies. */
 	char when[24];
 	(void)snprintf(when, sizeof when, "%" PRId64, wall);
 	struct spool_change note = { .kind = CHANGE_NOTE, .name = "purged_at", .value = when };
 	struct timespec end = spool_deadline(patience);
 	sqlite3_stmt *unfinished = NULL;
+	enum spool_status status;
 	while ((unfinished = sqlite3_next_stmt(spool->db, unfinished)) != NULL)
 		(void)sqlite3_reset(unfinished);
 	(void)sqlite3_busy_handler(spool->db, wait_until, &end);
 	spool->checkpoint_frames = INT32_MAX; /* none of the ordinary kind in between */
-	enum spool_status status = spool_apply(spool, &note, 1, wall);
-	if (status == SPOOL_OK) {
-		int rc = sqlite3_wal_checkpoint_v2(spool->db, "main", SQLITE_CHECKPOINT_TRUNCATE, NULL,
-		                                   NULL);
-		status = rc == SQLITE_OK ? SPOOL_OK : spool_fail(spool, rc);
-	}
+	do {
+		status = spool_apply(spool, &note, 1, wall);
+		if (status == SPOOL_OK) {
+			int rc = sqlite3_wal_checkpoint_v2(spool->db, "main", SQLITE_CHECKPOINT_TRUNCATE,
+			                                   NULL, NULL);
+			status = rc == SQLITE_OK ? SPOOL_OK : spool_fail(spool, rc);
+		}
+		/* For another's checkpoint, unlike all else, SQLite itself does not wait. */
+	} while (status == SPOOL_BUSY && wait_until(&end, 0) != 0);
 	spool->checkpoint_frames = CHECKPOINT_FRAMES;
 	spool->wal_frames = 0;
 	spool_restore_patience(spool);

@@ -1,5 +1,6 @@
 """retry, discard and purge: what a person does to records, and that the ledger adds up."""
 
+import fcntl
 import json
 import os
 import pty
@@ -253,6 +254,22 @@ def test_what_is_purged_is_in_none_of_the_spools_files(agent, spool, sink, runni
     assert result.stdout == "30 records purged\n"
     assert traces(spool) == []
     balanced(agent, purged=30, waiting=60)
+    holder.close()
+
+
+def test_a_purge_waits_for_a_checkpoint_of_the_agents(agent, spool):
+    holder = sqlite3.connect(spool.path)  # keeps the -shm, too
+    holder.execute("SELECT count(*) FROM ledger").fetchall()
+    spool.add_many(everyone(9))
+    # As SQLite locks while it copies: https://sqlite.org/walformat.html, "WAL_CKPT_LOCK".
+    with open(f"{spool.path}-shm", "r+b") as shared:
+        fcntl.lockf(shared, fcntl.LOCK_EX, 1, 121)
+        end = threading.Timer(1, lambda: fcntl.lockf(shared, fcntl.LOCK_UN, 1, 121))
+        end.start()
+        result = agent.command("purge", "--user", CANARY, "--yes")
+        end.join()
+    assert (result.returncode, result.stdout) == (0, "3 records purged\n"), result.stderr
+    assert traces(spool) == []
     holder.close()
 
 
