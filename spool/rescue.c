@@ -465,10 +465,10 @@ static bool keep_page(struct rescue *rescue, enum table table, uint32_t number)
 {
 	struct page page;
 	struct cell cell;
-	/* It was a leaf a moment ago. */
-	if (!pages_read(rescue->pages, number, rescue->page))
+	if (!pages_read(rescue->pages, number, rescue->page) ||
+	    /* not covered: a disk that is going bad gave another content a moment ago */
+	    !page_look(rescue->pages, number, rescue->page, &page))
 		return true;
-	(void)page_look(rescue->pages, number, rescue->page, &page);
 	for (unsigned i = 0; i < page.cell_count; i++) {
 		enum cell_state state = page_cell(rescue->pages, &page, i, &cell);
 		if (state == CELL_NO_MEMORY)
