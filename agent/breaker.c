@@ -125,6 +125,11 @@ int64_t breaker_next_try(const struct breaker *breaker, bool fresh)
 	return breaker->next_try;
 }
 
+void breaker_forget(struct breaker *breaker)
+{
+	breaker->failures = breaker->strain = breaker->calm = 0;
+}
+
 void breaker_try_now(struct breaker *breaker, int64_t now)
 {
 	breaker->next_try = now;

@@ -83,6 +83,9 @@ unsigned breaker_room(const struct breaker *breaker, const struct breaker_limits
 /* When breaker_room() may say otherwise by itself; INT64_MAX: never. */
 int64_t breaker_next_try(const struct breaker *breaker, bool fresh);
 
+/* It is another endpoint from now on: the backoff begins anew. */
+void breaker_forget(struct breaker *breaker);
+
 /* The next try is to be now. */
 void breaker_try_now(struct breaker *breaker, int64_t now);
 

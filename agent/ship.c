@@ -1172,6 +1172,8 @@ bool ship_reload(struct ship *ship, const struct config *config)
 	ship->unknown_count = 0;
 	ship->scanned_once = false; /* who is unknown now is to be seen first */
 	flow_start_over(ship, false);
+	if (strcmp(config->url, old->url) != 0)
+		breaker_forget(&ship->breaker);
 	breaker_try_now(&ship->breaker, flow_now(ship));
 	ship->sweep_at = flow_now(ship);
 	ship->figures_due = true;

@@ -1249,6 +1249,24 @@ static void reload_with(struct world *world, const char *text)
 	world->config = config;
 }
 
+static void another_endpoint_is_tried_as_often_as_a_new_one(void **state)
+{
+	(void)state;
+	static const char other[] = "[endpoint]\nurl = https://example.com/\n"
+	                            "[app default]\napp_key = SECRETa\napi_key = SECRETb\n";
+	for (int another = 0; another < 2; another++) {
+		struct world *world = create();
+		(void)insert(world, "default", "", NO_CONNECTION);
+		start(world);
+		run_for(world, 2 * HOUR);
+		uint64_t before = world->posts;
+		reload_with(world, another > 0 ? other : plain_config);
+		run_for(world, 15 * SECOND);
+		assert_in_range(world->posts - before, another > 0 ? 3 : 1, another > 0 ? 12 : 2);
+		destroy(world);
+	}
+}
+
 static enum reply gamma_refused(struct world *world, const struct row *row)
 {
 	(void)world;
@@ -3314,6 +3332,7 @@ int main(void)
 		cmocka_unit_test(an_unknown_app_waits_and_is_named),
 		cmocka_unit_test(a_record_that_cannot_be_sent_becomes_a_dead_letter),
 		cmocka_unit_test(an_outage_uses_up_no_attempts_and_little_work),
+		cmocka_unit_test(another_endpoint_is_tried_as_often_as_a_new_one),
 		cmocka_unit_test(rows_that_come_during_an_outage_make_no_extra_tries),
 		cmocka_unit_test(a_record_that_fails_while_others_are_taken_dies_and_its_session_goes_on),
 		cmocka_unit_test(a_record_that_fails_alone_is_retried_for_ever),
