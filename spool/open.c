@@ -16,7 +16,9 @@
 
 /* How long a settle waits for a producer's transaction before it is put off. */
 #define LOCK_PATIENCE_MS 1000
-#define BALLAST_BYTES (2 << 20)
+/* A little more than the -wal has when sqlite3 itself copies it back, 1,000 pages: by so much
+ * copying it back may make the file larger. */
+#define BALLAST_BYTES (9 << 19)
 
 /* --- Ballast ------------------------------------------------------------ */
 
@@ -36,8 +38,13 @@ void spool_take_ballast(struct spool *spool)
 	int file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0660);
 	if (file < 0)
 		return;
-	/* What the disk cannot spare now is asked for again after a later checkpoint. */
-	spool->ballast = posix_fallocate(file, 0, BALLAST_BYTES) == 0;
+	/* On a small disk half of what is free: then the -wal can grow by no more than that. What
+	 * the disk cannot spare now is asked for again after a later checkpoint. */
+	struct statfs disk;
+	uint64_t size = BALLAST_BYTES;
+	if (statfs(spool->path, &disk) == 0 && disk.f_bavail * (uint64_t)disk.f_bsize / 2 < size)
+		size = disk.f_bavail * (uint64_t)disk.f_bsize / 2;
+	spool->ballast = posix_fallocate(file, 0, (off_t)size) == 0;
 	if (close(file) != 0 || !spool->ballast)
 		(void)unlink(path);
 }

@@ -297,6 +297,23 @@ def test_a_disk_that_fills_up_sends_nothing_again_and_settles_when_there_is_room
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="needs root to mount a small disk")
+def test_a_disk_that_the_spool_alone_has_filled_is_emptied_by_the_agent(agent, spool, tmp_path):
+    with small_disk(tmp_path / "disk", "6500k") as folder:
+        spool.path = folder / "spool.db"
+        spool.init()
+        with contextlib.closing(sqlite3.connect(spool.path)) as holder:  # keeps the -wal
+            holder.execute("SELECT count(*) FROM ledger").fetchall()
+            with pytest.raises(support.SpoolError, match="full"):
+                while True:
+                    spool.add_many([{"request_body": "x" * 2000} for _ in range(10)])
+        assert agent.status()["waiting"] > 200
+        agent.run()
+        agent.wait_until_empty(60)
+        spool.add()
+        assert agent.stop() == 0
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="needs root to mount a small disk")
 def test_status_and_check_say_that_the_disk_is_full_until_there_is_room(agent, spool, tmp_path):
     def full():
         return "disk" in [finding["code"] for finding in agent.status()["findings"]]
