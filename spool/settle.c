@@ -379,7 +379,7 @@ static void checkpoint(struct spool *spool)
 
 void spool_checkpoint_if_due(struct spool *spool)
 {
-	if (spool->wal_frames < CHECKPOINT_FRAMES)
+	if (spool->wal_frames < CHECKPOINT_FRAMES && spool->checkpoint_frames > CHECKPOINT_FRAMES)
 		spool->checkpoint_frames = CHECKPOINT_FRAMES;
 	if (spool->wal_frames >= spool->checkpoint_frames)
 		checkpoint(spool);
@@ -527,8 +527,13 @@ enum spool_status spool_apply(struct spool *spool, struct spool_change *changes,
 	if (moves && spool_overwrite(spool, true) != SPOOL_OK)
 		return spool->error.status;
 	enum spool_status status = apply_around(spool, changes, count, wall);
-	if (status == SPOOL_FULL && spool_drop_ballast(spool))
+	if (status == SPOOL_FULL && spool_drop_ballast(spool)) {
+		/* Copied back at once, before producers have filled that room, too: then the -wal is
+		 * used from its beginning again. */
+		if (spool->checkpoint_frames != INT32_MAX)
+			spool->checkpoint_frames = 0;
 		status = apply_around(spool, changes, count, wall);
+	}
 	struct spool_error error = spool->error;
 	if (moves)
 		(void)spool_overwrite(spool, false);
