@@ -184,7 +184,7 @@ static void on_crash(int number)
 
 void lock_note_crashes(const struct lock *lock)
 {
-	static const int signals[] = { SIGSEGV, SIGBUS, SIGABRT, SIGILL, SIGFPE };
+	static const int signals[] = { SIGSEGV, SIGABRT, SIGILL, SIGFPE };
 	struct sigaction action;
 	memset(&action, 0, sizeof action);
 	action.sa_handler = on_crash;

@@ -39,8 +39,8 @@ pid_t lock_holder(const char *path);
  * its verdict, which clears it. */
 void lock_suspect(struct lock *lock, const char *uuid);
 
-/* From now on a crash of this process (SIGSEGV, SIGBUS, SIGABRT, SIGILL, SIGFPE)
- * is noted in the lock's file before it takes its course. */
+/* From now on a crash of this process (SIGSEGV, SIGABRT, SIGILL, SIGFPE) is noted in the
+ * lock's file before it takes its course. Not SIGBUS: that is the disk's, and no record's. */
 void lock_note_crashes(const struct lock *lock);
 
 /* Lets the calling thread note a crash even when its own stack has overflowed. `stack`

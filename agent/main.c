@@ -769,9 +769,23 @@ static int perform(const struct command *command, int argc, char **argv)
 	return perform_with(command, &call);
 }
 
+/* What is mapped, the spool's -shm above all, could not be read or written. */
+static void end_at_bus_error(int number)
+{
+	static const char sentence[] =
+	    "reconify-agent: the disk failed or is full where a file is mapped (SIGBUS): the spool's "
+	    "-shm, or a program file; nothing accepted is lost; make room, or see the kernel's log\n";
+	(void)number;
+	ssize_t written = write(STDERR_FILENO, sentence, sizeof sentence - 1);
+	(void)written;
+	_exit(EX_IOERR);
+}
+
 int main(int argc, char **argv)
 {
 	secret_protect_process();
+	struct sigaction action = { .sa_handler = end_at_bus_error };
+	(void)sigaction(SIGBUS, &action, NULL);
 	/* SQLite makes -wal and -shm under the umask and gives them the spool's mode a moment
 	 * later. Until then nobody of the group could open them, and an insert would fail. */
 	(void)umask(umask(S_IRWXO) & ~(mode_t)S_IRWXG);

@@ -82,6 +82,7 @@ struct spool {
 	sqlite3_stmt *statements[QUERY_COUNT];
 	char *path;
 	int row_limit;
+	struct shm_methods *shm; /* of `db`; or NULL */
 	int file;               /* O_PATH: knows the file without touching SQLite's locks */
 	int wal_frames;         /* after the last commit of our own */
 	int checkpoint_frames;  /* where the next checkpoint is due */
@@ -94,6 +95,11 @@ struct spool {
 	int64_t keys_swept_at;
 	struct spool_error error;
 };
+
+/* From now on mapping the -shm of `db` fails with SQLITE_FULL where the disk has no room
+ * for all of it, and does not end the process later. Owned by the caller, who frees it when
+ * `db` is closed. NULL: it stays as SQLite has it. */
+struct shm_methods *shm_guard(sqlite3 *db);
 
 /* Writes a failure's sentence. */
 void spool_say(struct spool_error *error, enum spool_status status, const char *format, ...)

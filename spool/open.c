@@ -292,8 +292,10 @@ static enum spool_status connect_for(struct spool *spool, enum spool_mode mode,
 	int rc = sqlite3_open_v2(spool->path, &spool->db,
 	                         SQLITE_OPEN_NOMUTEX |
 	                         (writable ? SQLITE_OPEN_READWRITE : SQLITE_OPEN_READONLY), NULL);
-	if (rc == SQLITE_OK)
+	if (rc == SQLITE_OK) {
+		spool->shm = shm_guard(spool->db);
 		rc = configure(spool, mode);
+	}
 	if (rc == SQLITE_OK)
 		rc = sqlite3_exec(spool->db, "SELECT 1 FROM sqlite_master", NULL, NULL, NULL);
 	if (mode == SPOOL_READ && lacks_shm(rc) && is_unchanging(spool->path)) {
@@ -469,6 +471,7 @@ void spool_close(struct spool *spool)
 		(void)sqlite3_finalize(spool->statements[i]);
 	empty_left_log(spool);
 	(void)sqlite3_close(spool->db);
+	free(spool->shm);
 	if (spool->file >= 0)
 		(void)close(spool->file);
 	free(spool->path);

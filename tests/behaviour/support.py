@@ -335,7 +335,7 @@ class Agent(Program):
 
     def status(self):
         result = self.command("status", "--json")
-        assert result.returncode == 0, result.stderr
+        assert result.returncode == 0, (result.returncode, result.stderr)
         return json.loads(result.stdout)
 
     def wait_until_empty(self, deadline=60):

@@ -9,6 +9,7 @@ import os
 import pathlib
 import resource
 import shutil
+import signal
 import sqlite3
 import subprocess
 import tempfile
@@ -311,6 +312,54 @@ def test_a_disk_that_the_spool_alone_has_filled_is_emptied_by_the_agent(agent, s
         agent.wait_until_empty(60)
         spool.add()
         assert agent.stop() == 0
+
+
+@contextlib.contextmanager
+def disk_of_small_blocks(tmp_path):
+    """ext4 with blocks of 1 KB, as mkfs gives any disk of less than 512 MB."""
+    if shutil.which("mkfs.ext4") is None:
+        pytest.skip("no mkfs.ext4")
+    image, folder = tmp_path / "image", tmp_path / "disk"
+    with open(image, "wb") as file:
+        file.truncate(8 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-b", "1024", "-m", "0", image], check=True)
+    folder.mkdir()
+    done = subprocess.run(["mount", "-o", "loop", image, folder], capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip(f"no loop device can be mounted: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="needs root to mount a small disk")
+def test_a_full_disk_of_small_blocks_ends_no_command_by_a_signal(agent, spool, tmp_path):
+    """SQLite sees to room for one block of each page of the -shm alone, and then writes
+    to all of it."""
+    kernel = tuple(int(number) for number in os.uname().release.split(".")[:2])
+    with disk_of_small_blocks(tmp_path) as folder:
+        spool.path = folder / "spool.db"
+        spool.init()
+        spool.add_many([{} for _ in range(20)])
+        for room in range(4, 16):
+            pathlib.Path(f"{spool.path}-shm").unlink(missing_ok=True)
+            ballast = fill(folder)
+            os.truncate(ballast, ballast.stat().st_size - (room << 10))
+            if kernel >= (5, 14):
+                assert agent.status()["waiting"] == 20, room
+                for command in ("check", "list", "pause", "resume", "drain"):
+                    done = agent.command(command)
+                    assert done.returncode >= 0, (room, command, done.returncode)
+                    assert done.returncode == 0 or done.stderr + done.stdout, (room, command)
+            ballast.unlink()
+
+
+def test_a_bus_error_is_said_and_is_a_failure_of_the_disk(agent):
+    agent.run()
+    agent.signal(signal.SIGBUS)
+    assert agent.process.wait(30) == 74
+    assert "nothing accepted is lost" in agent.errors()
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="needs root to mount a small disk")

@@ -117,8 +117,15 @@ static size_t scan(struct spool *spool, struct spool_change *changes)
 		size_t size = 0;
 		unsigned attempts;
 		enum spool_status status = spool_next(spool, from, INT64_MAX, &place);
-		bool passable = status == SPOOL_TOO_BIG || status == SPOOL_DAMAGED;
-		if (status != SPOOL_OK && !passable)
+		if (status == SPOOL_DAMAGED) {
+			int64_t behind = from;
+			if (spool_pass_damage(spool, false, from, INT64_MAX, &behind) != SPOOL_OK)
+				break;
+			HOLDS(behind > from);
+			from = behind;
+			continue;
+		}
+		if (status != SPOOL_OK && status != SPOOL_TOO_BIG)
 			break;
 		HOLDS(place.id >= from);
 		int64_t id = place.id;
