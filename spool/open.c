@@ -284,8 +284,7 @@ static bool lacks_shm(int rc)
 	       rc == SQLITE_IOERR;
 }
 
-static enum spool_status connect_for(struct spool *spool, enum spool_mode mode,
-                                     struct spool_error *error)
+static int connect_with(struct spool *spool, enum spool_mode mode, bool alone)
 {
 	bool writable = access(spool->path, W_OK) == 0;
 	/* One thread at a time has this connection, so SQLite's own locking is of no use. */
@@ -294,18 +293,54 @@ static enum spool_status connect_for(struct spool *spool, enum spool_mode mode,
 	                         (writable ? SQLITE_OPEN_READWRITE : SQLITE_OPEN_READONLY), NULL);
 	if (rc == SQLITE_OK) {
 		spool->shm = shm_guard(spool->db);
-		rc = configure(spool, mode);
+		if (alone) /* before the first look */
+			rc = sqlite3_exec(spool->db, "PRAGMA locking_mode = EXCLUSIVE", NULL, NULL, NULL);
 	}
 	if (rc == SQLITE_OK)
+		rc = configure(spool, mode);
+	if (rc == SQLITE_OK)
 		rc = sqlite3_exec(spool->db, "SELECT 1 FROM sqlite_master", NULL, NULL, NULL);
-	if (mode == SPOOL_READ && lacks_shm(rc) && is_unchanging(spool->path)) {
-		(void)sqlite3_close(spool->db);
-		spool->db = NULL;
-		rc = open_unchanging(spool->path, &spool->db);
-		if (rc == SQLITE_OK)
-			rc = configure(spool, mode);
+	return rc;
+}
+
+static void disconnect(struct spool *spool)
+{
+	(void)sqlite3_close(spool->db);
+	free(spool->shm);
+	spool->db = NULL;
+	spool->shm = NULL;
+}
+
+/* The -shm cannot be had. To look, SQLite can do without on a full disk where nobody else
+ * has the file open: then nobody needs one, and nobody could insert meanwhile. */
+static int connect_without_shm(struct spool *spool, enum spool_mode mode, bool full)
+{
+	disconnect(spool);
+	if (!is_unchanging(spool->path))
+		return full ? connect_with(spool, mode, true) : SQLITE_CANTOPEN;
+	int rc = open_unchanging(spool->path, &spool->db);
+	return rc == SQLITE_OK ? configure(spool, mode) : rc;
+}
+
+static enum spool_status connect_for(struct spool *spool, enum spool_mode mode,
+                                     struct spool_error *error)
+{
+	int rc = connect_with(spool, mode, false);
+	if (rc == SQLITE_OK)
+		return SPOOL_OK;
+	bool lacks = lacks_shm(rc);
+	enum spool_status status = spool_explain(error, spool->path, spool->db, rc);
+	if (mode == SPOOL_READ && lacks &&
+	    connect_without_shm(spool, mode, status == SPOOL_FULL) == SQLITE_OK)
+		return SPOOL_OK;
+	if (mode == SPOOL_READ)
+		return status;
+	if (status == SPOOL_FULL && spool_drop_ballast(spool)) {
+		disconnect(spool);
+		rc = connect_with(spool, mode, false);
+		status = rc == SQLITE_OK ? SPOOL_OK : spool_explain(error, spool->path, spool->db, rc);
 	}
-	return rc == SQLITE_OK ? SPOOL_OK : spool_explain(error, spool->path, spool->db, rc);
+	return status;
 }
 
 /* Two that make the same spool at once get in each other's way without SQLite's
@@ -470,8 +505,7 @@ void spool_close(struct spool *spool)
 	for (size_t i = 0; i < QUERY_COUNT; i++)
 		(void)sqlite3_finalize(spool->statements[i]);
 	empty_left_log(spool);
-	(void)sqlite3_close(spool->db);
-	free(spool->shm);
+	disconnect(spool);
 	if (spool->file >= 0)
 		(void)close(spool->file);
 	free(spool->path);

@@ -348,11 +348,46 @@ def test_a_full_disk_of_small_blocks_ends_no_command_by_a_signal(agent, spool, t
             os.truncate(ballast, ballast.stat().st_size - (room << 10))
             if kernel >= (5, 14):
                 assert agent.status()["waiting"] == 20, room
-                for command in ("check", "list", "pause", "resume", "drain"):
+                for command in ("check", "list", "pause", "resume"):
                     done = agent.command(command)
                     assert done.returncode >= 0, (room, command, done.returncode)
                     assert done.returncode == 0 or done.stderr + done.stdout, (room, command)
             ballast.unlink()
+
+
+def leave_log(spool):
+    """As after a power cut: a -wal with records in it, no -shm, and nobody who has it open."""
+    log = pathlib.Path(f"{spool.path}-wal")
+    with contextlib.closing(sqlite3.connect(spool.path)) as holder:
+        holder.execute("SELECT count(*) FROM ledger").fetchall()
+        spool.add_many([{} for _ in range(20)])
+        file, kept = spool.path.read_bytes(), log.read_bytes()
+    spool.path.write_bytes(file)
+    log.write_bytes(kept)
+    pathlib.Path(f"{spool.path}-shm").unlink(missing_ok=True)
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="needs root to mount a small disk")
+@pytest.mark.parametrize("room", range(0, 16, 3))
+@pytest.mark.parametrize("small", [False, True])
+def test_on_a_full_disk_with_records_in_the_log_status_answers_and_the_agent_ships(
+        agent, spool, sink, tmp_path, small, room):
+    with disk_of_small_blocks(tmp_path) if small else small_disk(tmp_path / "disk") as folder:
+        spool.path = folder / "spool.db"
+        spool.init()
+        leave_log(spool)
+        ballast = fill(folder)
+        os.truncate(ballast, ballast.stat().st_size - (room << 10))
+        assert agent.status()["waiting"] == 20
+        assert len(agent.command("list", "--json").stdout.splitlines()) == 20
+        agent.run(ready=False)  # a look at the moment of its start may find no room
+        sink.wait_for(20)
+        agent.wait_until_empty(60)
+        ballast.unlink()
+        spool.add()
+        agent.wait_until_empty(60)
+        assert sent_twice(sink) == {}
+        assert agent.stop() == 0
 
 
 def test_a_bus_error_is_said_and_is_a_failure_of_the_disk(agent):
