@@ -771,8 +771,8 @@ enum spool_status spool_read_ledger(struct spool *spool, int patience_ms,
 		/* A bare count(*) is one step to SQLite, which would not ask for patience. */
 		ledger->counted =
 			patience_ms >= 0 &&
-			count_rows(spool, "SELECT count(*) FROM dead_letters WHERE id IS NOT 0", &dead) &&
-			count_rows(spool, "SELECT count(*) FROM interactions WHERE id IS NOT 0", &waiting);
+			count_rows(spool, "SELECT count(id) FROM dead_letters", &dead) &&
+			count_rows(spool, "SELECT count(id) FROM interactions", &waiting);
 		sqlite3_progress_handler(spool->db, 0, NULL, NULL);
 		if (patience_ms >= 0)
 			spool_count_reasons(spool, patience_ms, ledger);
