@@ -313,13 +313,13 @@ static void disconnect(struct spool *spool)
 
 /* The -shm cannot be had. To look, SQLite can do without on a full disk where nobody else
  * has the file open: then nobody needs one, and nobody could insert meanwhile. */
-static int connect_without_shm(struct spool *spool, enum spool_mode mode, bool full)
+static bool look_without_shm(struct spool *spool, bool full)
 {
 	disconnect(spool);
-	if (!is_unchanging(spool->path))
-		return full ? connect_with(spool, mode, true) : SQLITE_CANTOPEN;
-	int rc = open_unchanging(spool->path, &spool->db);
-	return rc == SQLITE_OK ? configure(spool, mode) : rc;
+	if (is_unchanging(spool->path))
+		return open_unchanging(spool->path, &spool->db) == SQLITE_OK &&
+		       configure(spool, SPOOL_READ) == SQLITE_OK;
+	return full && connect_with(spool, SPOOL_READ, true) == SQLITE_OK;
 }
 
 static enum spool_status connect_for(struct spool *spool, enum spool_mode mode,
@@ -328,19 +328,14 @@ static enum spool_status connect_for(struct spool *spool, enum spool_mode mode,
 	int rc = connect_with(spool, mode, false);
 	if (rc == SQLITE_OK)
 		return SPOOL_OK;
-	bool lacks = lacks_shm(rc);
 	enum spool_status status = spool_explain(error, spool->path, spool->db, rc);
-	if (mode == SPOOL_READ && lacks &&
-	    connect_without_shm(spool, mode, status == SPOOL_FULL) == SQLITE_OK)
-		return SPOOL_OK;
 	if (mode == SPOOL_READ)
+		return lacks_shm(rc) && look_without_shm(spool, status == SPOOL_FULL) ? SPOOL_OK : status;
+	if (status != SPOOL_FULL || !spool_drop_ballast(spool))
 		return status;
-	if (status == SPOOL_FULL && spool_drop_ballast(spool)) {
-		disconnect(spool);
-		rc = connect_with(spool, mode, false);
-		status = rc == SQLITE_OK ? SPOOL_OK : spool_explain(error, spool->path, spool->db, rc);
-	}
-	return status;
+	disconnect(spool);
+	rc = connect_with(spool, mode, false);
+	return rc == SQLITE_OK ? SPOOL_OK : spool_explain(error, spool->path, spool->db, rc);
 }
 
 /* Two that make the same spool at once get in each other's way without SQLite's

@@ -244,23 +244,40 @@ def test_trash_copied_over_the_open_one_neither_crashes_nor_spins(agent, spool, 
 # ---- Full and read-only disks ----
 
 @contextlib.contextmanager
-def small_disk(folder, size="6m"):
+def mounted(folder, *how):
+    """What `mount` is given in `how`, mounted at a new folder."""
     folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder],
-                          capture_output=True, text=True)
+    done = subprocess.run(["mount", *how, folder], capture_output=True, text=True)
     if done.returncode != 0:
-        pytest.skip(f"no tmpfs can be mounted: {done.stderr.strip()}")
+        pytest.skip(f"a small disk cannot be mounted: {done.stderr.strip()}")
     try:
         yield folder
     finally:
         subprocess.run(["umount", "-l", folder], check=True)
 
 
-def fill(folder):
+def small_disk(folder, size="6m"):
+    return mounted(folder, "-t", "tmpfs", "-o", f"size={size}", "none")
+
+
+def disk_of_small_blocks(folder):
+    """ext4 with blocks of 1 KB, as mkfs gives any disk of less than 512 MB."""
+    if shutil.which("mkfs.ext4") is None:
+        pytest.skip("no mkfs.ext4")
+    image = folder.with_suffix(".image")
+    with open(image, "wb") as file:
+        file.truncate(8 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-b", "1024", "-m", "0", image], check=True)
+    return mounted(folder, "-o", "loop", image)
+
+
+def fill(folder, leave=0):
+    """Takes all room but `leave` bytes."""
     ballast = folder / "ballast"
     with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as file:
         while True:
             file.write(b"x" * 4096)
+    os.truncate(ballast, ballast.stat().st_size - leave)
     return ballast
 
 
@@ -314,44 +331,24 @@ def test_a_disk_that_the_spool_alone_has_filled_is_emptied_by_the_agent(agent, s
         assert agent.stop() == 0
 
 
-@contextlib.contextmanager
-def disk_of_small_blocks(tmp_path):
-    """ext4 with blocks of 1 KB, as mkfs gives any disk of less than 512 MB."""
-    if shutil.which("mkfs.ext4") is None:
-        pytest.skip("no mkfs.ext4")
-    image, folder = tmp_path / "image", tmp_path / "disk"
-    with open(image, "wb") as file:
-        file.truncate(8 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-b", "1024", "-m", "0", image], check=True)
-    folder.mkdir()
-    done = subprocess.run(["mount", "-o", "loop", image, folder], capture_output=True, text=True)
-    if done.returncode != 0:
-        pytest.skip(f"no loop device can be mounted: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
-
-
 @pytest.mark.skipif(not IS_ROOT, reason="needs root to mount a small disk")
 def test_a_full_disk_of_small_blocks_ends_no_command_by_a_signal(agent, spool, tmp_path):
     """SQLite sees to room for one block of each page of the -shm alone, and then writes
     to all of it."""
-    kernel = tuple(int(number) for number in os.uname().release.split(".")[:2])
-    with disk_of_small_blocks(tmp_path) as folder:
+    if tuple(int(number) for number in os.uname().release.split(".")[:2]) < (5, 14):
+        pytest.skip("no MADV_POPULATE_WRITE")
+    with disk_of_small_blocks(tmp_path / "disk") as folder:
         spool.path = folder / "spool.db"
         spool.init()
         spool.add_many([{} for _ in range(20)])
         for room in range(4, 16):
             pathlib.Path(f"{spool.path}-shm").unlink(missing_ok=True)
-            ballast = fill(folder)
-            os.truncate(ballast, ballast.stat().st_size - (room << 10))
-            if kernel >= (5, 14):
-                assert agent.status()["waiting"] == 20, room
-                for command in ("check", "list", "pause", "resume"):
-                    done = agent.command(command)
-                    assert done.returncode >= 0, (room, command, done.returncode)
-                    assert done.returncode == 0 or done.stderr + done.stdout, (room, command)
+            ballast = fill(folder, room << 10)
+            assert agent.status()["waiting"] == 20, room
+            for command in ("check", "list", "pause", "resume"):
+                done = agent.command(command)
+                assert done.returncode >= 0, (room, command, done.returncode)
+                assert done.returncode == 0 or done.stderr + done.stdout, (room, command)
             ballast.unlink()
 
 
@@ -372,12 +369,11 @@ def leave_log(spool):
 @pytest.mark.parametrize("small", [False, True])
 def test_on_a_full_disk_with_records_in_the_log_status_answers_and_the_agent_ships(
         agent, spool, sink, tmp_path, small, room):
-    with disk_of_small_blocks(tmp_path) if small else small_disk(tmp_path / "disk") as folder:
+    with (disk_of_small_blocks if small else small_disk)(tmp_path / "disk") as folder:
         spool.path = folder / "spool.db"
         spool.init()
         leave_log(spool)
-        ballast = fill(folder)
-        os.truncate(ballast, ballast.stat().st_size - (room << 10))
+        ballast = fill(folder, room << 10)
         assert agent.status()["waiting"] == 20
         assert len(agent.command("list", "--json").stdout.splitlines()) == 20
         agent.run(ready=False)  # a look at the moment of its start may find no room
