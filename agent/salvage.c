@@ -48,6 +48,13 @@ static void print_report(const char *path, const struct salvage_report *report)
 	             report->waiting, counted(report->waiting, "record", "records"), report->dead,
 	             counted(report->dead, "dead letter", "dead letters"));
 	(void)printf("%s: this is the damaged spool now\n", report->aside);
+	if (report->doubtful > 0)
+		(void)fprintf(stderr, "reconify-agent: %" PRId64 " of the dead %s may hold a part of another "
+		              "record's texts, and %s not sent: 'reconify-agent list --dead --reason "
+		              "doubtful' names %s\n", report->doubtful,
+		              counted(report->dead, "letter", "letters"),
+		              counted(report->doubtful, "is", "are"),
+		              counted(report->doubtful, "it", "them"));
 	if (report->lost > 0)
 		(void)fprintf(stderr, "reconify-agent: %" PRId64 " %s could not be read; the ledger counts "
 		              "%s as removed, and status as lost\n", report->lost,
@@ -109,7 +116,7 @@ int salvage_spool(const struct config *config, int64_t wall, bool *incomplete)
 		print_report(path, &report);
 	else
 		(void)printf("%s: sound: there is nothing to salvage\n", path);
-	*incomplete = report.needed && (report.lost != 0 || report.counters_lost ||
-	                                report.others_lost);
+	*incomplete = report.needed && (report.lost != 0 || report.doubtful != 0 ||
+	                                report.counters_lost || report.others_lost);
 	return EX_OK;
 }

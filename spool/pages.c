@@ -382,13 +382,13 @@ static enum cell_state gather(struct pages *pages, const struct page *page, cons
 	if (here > 0)
 		memcpy(pages->payload, at, here);
 	uint32_t next = here < size ? pages_number(at + here) : 0, before = page->number;
-	bool first = true;
+	bool first = true, doubtful = false;
 	while (here < size) {
 		uint32_t parent;
 		enum page_role role = pages_role(pages, next, &parent);
 		if (role != ROLE_UNKNOWN &&
 		    (role != (first ? ROLE_OVERFLOW : ROLE_OVERFLOW_NEXT) || parent != before))
-			return CELL_DAMAGED;
+			doubtful = true;
 		if (!pages_read(pages, next, pages->overflow))
 			return CELL_DAMAGED;
 		size_t part = size - here < usable - 4 ? size - here : usable - 4;
@@ -399,12 +399,14 @@ static enum cell_state gather(struct pages *pages, const struct page *page, cons
 		before = next;
 		next = pages_number(pages->overflow);
 		first = false;
+		if (here < size || next == 0)
+			continue;
 		/* Another's page, unless one flipped bit made this number, which is of no use. */
-		bool flipped = role != ROLE_UNKNOWN && next > pages->count && (next & (next - 1)) == 0;
-		if (here == size && next != 0 && !flipped)
+		if (role == ROLE_UNKNOWN || (next & (next - 1)) != 0)
 			return CELL_DAMAGED;
+		doubtful = doubtful || next <= pages->count;
 	}
-	return CELL_READ;
+	return doubtful ? CELL_DOUBTFUL : CELL_READ;
 }
 
 static int64_t signed_number(const uint8_t *bytes, size_t size)
@@ -441,15 +443,15 @@ static bool read_value(uint64_t type, const uint8_t *at, uint64_t left, uint64_t
 }
 
 /* The columns of what was gathered, which they must fill exactly. */
-static enum cell_state read_columns(const struct pages *pages, uint64_t size, struct cell *cell)
+static bool read_columns(const struct pages *pages, uint64_t size, struct cell *cell)
 {
 	const uint8_t *at = pages->payload, *end = at + size, *content;
 	uint64_t header, type, length;
 	if (size == 0)
-		return CELL_DAMAGED;
+		return false;
 	unsigned used = read_varint(at, end, &header);
 	if (used == 0 || header < used || header > size)
-		return CELL_DAMAGED;
+		return false;
 	content = pages->payload + header;
 	const uint8_t *types_end = content;
 	at += used;
@@ -458,38 +460,51 @@ static enum cell_state read_columns(const struct pages *pages, uint64_t size, st
 		if (used == 0 || cell->column_count == CELL_COLUMNS_MAX ||
 		    !read_value(type, content, (uint64_t)(end - content), &length,
 		                &cell->columns[cell->column_count]))
-			return CELL_DAMAGED;
+			return false;
 		cell->column_count++;
 		content += length;
 		at += used;
 	}
-	return content == end ? CELL_READ : CELL_DAMAGED;
+	return content == end;
+}
+
+/* What a cell says before its content, which begins at what is returned. NULL: damaged. */
+static const uint8_t *begin_cell(const struct pages *pages, const struct page *page,
+                                 unsigned at, uint64_t *size, uint64_t *id)
+{
+	const uint8_t *end = page->bytes + pages->usable, *place = find_cell(pages, page, at);
+	if (place == NULL)
+		return NULL;
+	if (page->kind == PAGE_INDEX_INNER)
+		place += 4;
+	unsigned used = read_varint(place, end, size);
+	place += used;
+	if (used > 0 && page->kind == PAGE_TABLE_LEAF) {
+		used = read_varint(place, end, id);
+		place += used;
+	}
+	return used > 0 ? place : NULL;
+}
+
+bool page_id(const struct pages *pages, const struct page *page, unsigned at, int64_t *id)
+{
+	uint64_t size, value = 0;
+	bool read = begin_cell(pages, page, at, &size, &value) != NULL;
+	*id = (int64_t)value;
+	return read;
 }
 
 enum cell_state page_cell(struct pages *pages, const struct page *page, unsigned at,
                           struct cell *cell)
 {
-	const uint8_t *end = page->bytes + pages->usable;
-	uint64_t size, id;
-	cell->id_known = false;
+	uint64_t size, id = 0;
+	const uint8_t *place = begin_cell(pages, page, at, &size, &id);
 	cell->column_count = 0;
-	const uint8_t *place = find_cell(pages, page, at);
+	cell->id_known = place != NULL && page->kind == PAGE_TABLE_LEAF;
+	cell->id = (int64_t)id;
 	if (place == NULL)
 		return CELL_DAMAGED;
-	if (page->kind == PAGE_INDEX_INNER)
-		place += 4;
-	unsigned used = read_varint(place, end, &size);
-	if (used == 0)
-		return CELL_DAMAGED;
-	place += used;
-	if (page->kind == PAGE_TABLE_LEAF) {
-		used = read_varint(place, end, &id);
-		if (used == 0)
-			return CELL_DAMAGED;
-		place += used;
-		cell->id_known = true;
-		cell->id = (int64_t)id;
-	}
 	enum cell_state state = gather(pages, page, place, size);
-	return state == CELL_READ ? read_columns(pages, size, cell) : state;
+	bool gathered = state == CELL_READ || state == CELL_DOUBTFUL;
+	return gathered && !read_columns(pages, size, cell) ? CELL_DAMAGED : state;
 }

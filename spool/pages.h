@@ -87,7 +87,15 @@ struct cell {
 	struct spool_value columns[CELL_COLUMNS_MAX]; /* borrowed until the next cell is read */
 };
 
-enum cell_state { CELL_READ, CELL_DAMAGED, CELL_NO_MEMORY };
+enum cell_state {
+	CELL_READ,
+	CELL_DOUBTFUL, /* read, but by what the file remembers a part of it is another's */
+	CELL_DAMAGED,
+	CELL_NO_MEMORY
+};
+
+/* The id of a cell of a table's leaf alone. False: it is damaged. */
+bool page_id(const struct pages *pages, const struct page *page, unsigned at, int64_t *id);
 
 /* A cell with all of its columns, from wherever they stand. */
 enum cell_state page_cell(struct pages *pages, const struct page *page, unsigned at,

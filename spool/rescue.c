@@ -62,13 +62,18 @@ struct place {
 struct leaf {
 	int64_t first;
 	uint32_t page;
+	int8_t fit;
 };
+
+/* Whether a leaf's ids are what the tree leads to it for; 0: no tree does. */
+enum { FITS = -1, MISFIT = 1 };
 
 struct rescue {
 	struct pages *pages;
 	sqlite3 *to;
 	uint8_t *page;                /* room for one */
 	uint8_t *owners;              /* enum table of each page */
+	int8_t *fits;                 /* of each leaf */
 	uint32_t roots[TABLE_COUNT];
 	struct place *stack;          /* each page is on it once at most */
 	size_t stack_size;
@@ -79,7 +84,8 @@ struct rescue {
 	int64_t counters[COUNTERS], max_spool, max_record, drop_oldest;
 	bool ledger, sequence_read, seen; /* seen: something that is surely a spool's */
 	int64_t sequence;
-	int64_t bytes, damaged_cells, lost_before, delivered;
+	int64_t bytes, damaged_cells, lost_before, delivered, wall;
+	bool doubts; /* cells are left for keep_page() with `doubtful` */
 	struct salvage_report *report;
 	enum rescue_result result;
 };
@@ -143,6 +149,18 @@ static bool walk_down(struct rescue *rescue, enum table table, const struct page
 	return true;
 }
 
+/* A page that took another's place has ids of that place's before and after. */
+static int8_t look_at_ids(const struct rescue *rescue, const struct page *page,
+                          struct place place)
+{
+	for (unsigned i = 0; i < page->cell_count; i++) {
+		int64_t id;
+		if (page_id(rescue->pages, page, i, &id) && (id <= place.after || id > place.to))
+			return MISFIT;
+	}
+	return FITS;
+}
+
 static bool walk_tree(struct rescue *rescue, enum table table, uint32_t root)
 {
 	bool rowless = is_rowless(table);
@@ -160,6 +178,8 @@ static bool walk_tree(struct rescue *rescue, enum table table, uint32_t root)
 		} else if (!good || page.kind != (rowless ? PAGE_INDEX_LEAF : PAGE_TABLE_LEAF)) {
 			if (!add_hole(rescue, table, place.after, place.to))
 				return false;
+		} else if (!rowless) {
+			rescue->fits[place.page] = look_at_ids(rescue, &page, place);
 		}
 	}
 	return true;
@@ -425,11 +445,28 @@ static bool insert_record(struct rescue *rescue, enum table table, const struct 
 	return step(rescue, row, written);
 }
 
+/* Perhaps with a part of another's text: kept for a person to judge, and not sent. */
+static void make_dead(const struct rescue *rescue, struct cell *cell)
+{
+	static const char reason[] = "doubtful: the spool was damaged, and a part of this record's "
+	                             "texts may be another record's: compare it with its source";
+	struct spool_value *more = &cell->columns[SPOOL_COLUMNS];
+	if (cell->column_count == SPOOL_COLUMNS) {
+		more[1] = more[4] = (struct spool_value){ .kind = VALUE_NULL };
+		more[2] = (struct spool_value){ .kind = VALUE_INTEGER, .integer = 0 };
+	}
+	more[0] = (struct spool_value){ .kind = VALUE_TEXT,
+		                        .text = { reason, sizeof reason - 1 } };
+	more[3] = (struct spool_value){ .kind = VALUE_INTEGER, .integer = rescue->wall };
+	cell->column_count = SPOOL_DEAD_COLUMNS;
+}
+
 /* Keeps a record, unless it is there already: also in the other table, where damage let
  * both ends of its move from one to the other be seen. */
-static bool keep_record(struct rescue *rescue, enum table table, const struct cell *cell)
+static bool keep_record(struct rescue *rescue, enum table from, struct cell *cell, bool doubtful)
 {
 	bool written;
+	enum table table = doubtful ? DEAD_LETTERS : from;
 	sqlite3_stmt *twin = rescue->twins[table == INTERACTIONS];
 	(void)sqlite3_bind_int64(twin, 1, cell->id);
 	spool_bind_value(twin, 2, &cell->columns[UUID_COLUMN]);
@@ -438,7 +475,7 @@ static bool keep_record(struct rescue *rescue, enum table table, const struct ce
 	(void)sqlite3_clear_bindings(twin);
 	if (there)
 		return true;
-	if (table == INTERACTIONS) {
+	if (from == INTERACTIONS) {
 		(void)sqlite3_bind_int64(rescue->gone, 1, cell->id);
 		bool gone = sqlite3_step(rescue->gone) == SQLITE_ROW;
 		(void)sqlite3_reset(rescue->gone);
@@ -446,6 +483,8 @@ static bool keep_record(struct rescue *rescue, enum table table, const struct ce
 		if (gone)
 			return true;
 	}
+	if (doubtful)
+		make_dead(rescue, cell);
 	if (!insert_record(rescue, table, cell, true, &written))
 		return false;
 	/* Its key, which must be one waiting row's alone, seems to be another's. */
@@ -453,6 +492,7 @@ static bool keep_record(struct rescue *rescue, enum table table, const struct ce
 	    !insert_record(rescue, table, cell, false, &written))
 		return false;
 	if (written) {
+		rescue->report->doubtful += doubtful;
 		rescue->bytes += weigh(cell);
 		rescue->seen = rescue->seen || is_uuid(&cell->columns[UUID_COLUMN]);
 	}
@@ -461,7 +501,7 @@ static bool keep_record(struct rescue *rescue, enum table table, const struct ce
 	return true;
 }
 
-static bool keep_page(struct rescue *rescue, enum table table, uint32_t number)
+static bool keep_page(struct rescue *rescue, enum table table, uint32_t number, bool doubtful)
 {
 	struct page page;
 	struct cell cell;
@@ -473,13 +513,16 @@ static bool keep_page(struct rescue *rescue, enum table table, uint32_t number)
 		enum cell_state state = page_cell(rescue->pages, &page, i, &cell);
 		if (state == CELL_NO_MEMORY)
 			return fail(rescue, RESCUE_NO_MEMORY);
+		rescue->doubts = rescue->doubts || state == CELL_DOUBTFUL;
+		if ((state == CELL_DOUBTFUL) != doubtful)
+			continue;
 		/* A page above that took another's place leads to the other table's rows. */
 		enum table other = table == INTERACTIONS ? DEAD_LETTERS : INTERACTIONS;
-		bool own = state == CELL_READ && is_record(&cell, table);
-		bool others = !own && state == CELL_READ && is_record(&cell, other) &&
+		bool own = state != CELL_DAMAGED && is_record(&cell, table);
+		bool others = !own && state != CELL_DAMAGED && is_record(&cell, other) &&
 		              is_uuid(&cell.columns[UUID_COLUMN]);
 		if (own || others) {
-			if (!keep_record(rescue, own ? table : other, &cell))
+			if (!keep_record(rescue, own ? table : other, &cell, doubtful))
 				return false;
 			continue;
 		}
@@ -495,13 +538,16 @@ static bool keep_page(struct rescue *rescue, enum table table, uint32_t number)
 static int compare_leaves(const void *left, const void *right)
 {
 	const struct leaf *a = left, *b = right;
+	if (a->fit != b->fit)
+		return a->fit - b->fit;
 	if (a->first != b->first)
 		return a->first < b->first ? -1 : 1;
 	return (a->page > b->page) - (a->page < b->page);
 }
 
-/* By id, so that the new file is written from its beginning to its end. */
-static bool keep_records(struct rescue *rescue, enum table table)
+/* By id, so that the new file is written from its beginning to its end; but where one id is
+ * found twice, what stands in its place is kept. */
+static bool keep_records(struct rescue *rescue, enum table table, bool doubtful)
 {
 	size_t count = 0;
 	struct leaf *leaves = calloc((size_t)rescue->pages->count + 1, sizeof *leaves);
@@ -519,7 +565,7 @@ static bool keep_records(struct rescue *rescue, enum table table)
 		}
 		if (page.kind != PAGE_TABLE_LEAF)
 			continue;
-		leaves[count] = (struct leaf){ INT64_MAX, number };
+		leaves[count] = (struct leaf){ INT64_MAX, number, rescue->fits[number] };
 		for (unsigned i = 0; i < page.cell_count && leaves[count].first == INT64_MAX; i++)
 			if (page_cell(rescue->pages, &page, i, &cell) == CELL_READ)
 				leaves[count].first = cell.id;
@@ -528,14 +574,14 @@ static bool keep_records(struct rescue *rescue, enum table table)
 	qsort(leaves, count, sizeof leaves[0], compare_leaves);
 	bool done = true;
 	for (size_t i = 0; done && i < count; i++)
-		done = keep_page(rescue, table, leaves[i].page);
+		done = keep_page(rescue, table, leaves[i].page, doubtful);
 	free(leaves);
 	return done;
 }
 
 /* Pages that are nobody's, or seem to be no rows', nor given up: by their content, and only
  * what is surely a record. What the file remembers of them is wrong, then, or damaged. */
-static bool keep_strays(struct rescue *rescue)
+static bool keep_strays(struct rescue *rescue, bool doubtful)
 {
 	for (uint32_t number = 3; number <= rescue->pages->last; number++) {
 		struct page page;
@@ -554,12 +600,21 @@ static bool keep_strays(struct rescue *rescue)
 			                                                      : DEAD_LETTERS;
 			if (state == CELL_NO_MEMORY)
 				return fail(rescue, RESCUE_NO_MEMORY);
-			if (state == CELL_READ && is_record(&cell, table) && cell.id > 0 &&
-			    is_uuid(&cell.columns[UUID_COLUMN]) && !keep_record(rescue, table, &cell))
+			rescue->doubts = rescue->doubts || state == CELL_DOUBTFUL;
+			if (state == (doubtful ? CELL_DOUBTFUL : CELL_READ) && is_record(&cell, table) &&
+			    cell.id > 0 && is_uuid(&cell.columns[UUID_COLUMN]) &&
+			    !keep_record(rescue, table, &cell, doubtful))
 				return false;
 		}
 	}
 	return true;
+}
+
+/* What is beyond doubt comes first: a doubtful copy of it is none to keep then. */
+static bool keep_all(struct rescue *rescue, bool doubtful)
+{
+	return keep_records(rescue, INTERACTIONS, doubtful) &&
+	       keep_records(rescue, DEAD_LETTERS, doubtful) && keep_strays(rescue, doubtful);
 }
 
 static bool take_ledger(struct rescue *rescue, enum table table, const struct cell *cell,
@@ -803,8 +858,7 @@ static bool copy(struct rescue *rescue)
 	    !each_cell(rescue, IMPORTED, take_other) ||
 	    !each_cell(rescue, RECEIPTS_TABLE, take_other) ||
 	    !each_cell(rescue, AGENT_STATE, take_other) ||
-	    !keep_records(rescue, INTERACTIONS) || !keep_records(rescue, DEAD_LETTERS) ||
-	    !keep_strays(rescue))
+	    !keep_all(rescue, false) || (rescue->doubts && !keep_all(rescue, true)))
 		return false;
 	if (!rescue->seen)
 		return fail(rescue, RESCUE_FOREIGN);
@@ -815,14 +869,17 @@ static bool copy(struct rescue *rescue)
 	return rescue->report->lost == 0 || name_ranges(rescue);
 }
 
-enum rescue_result rescue_copy(struct pages *pages, sqlite3 *to, struct salvage_report *report)
+enum rescue_result rescue_copy(struct pages *pages, sqlite3 *to, int64_t wall,
+                               struct salvage_report *report)
 {
 	struct rescue rescue = {
-		.pages = pages, .to = to, .report = report, .result = RESCUE_NO_MEMORY,
+		.pages = pages, .to = to, .wall = wall, .report = report, .result = RESCUE_NO_MEMORY,
 		.page = malloc(pages->size), .owners = calloc((size_t)pages->count + 1, 1),
+		.fits = calloc((size_t)pages->count + 1, 1),
 		.stack = calloc((size_t)pages->count + 1, sizeof *rescue.stack)
 	};
-	if (rescue.page != NULL && rescue.owners != NULL && rescue.stack != NULL && copy(&rescue))
+	if (rescue.page != NULL && rescue.owners != NULL && rescue.fits != NULL &&
+	    rescue.stack != NULL && copy(&rescue))
 		rescue.result = RESCUE_DONE;
 	for (size_t i = 0; i < TABLE_COUNT; i++)
 		(void)sqlite3_finalize(rescue.inserts[i]);
@@ -831,6 +888,7 @@ enum rescue_result rescue_copy(struct pages *pages, sqlite3 *to, struct salvage_
 	(void)sqlite3_finalize(rescue.gone);
 	free(rescue.page);
 	free(rescue.owners);
+	free(rescue.fits);
 	free(rescue.stack);
 	free(rescue.holes);
 	return rescue.result;

@@ -19,7 +19,8 @@ enum rescue_result {
 };
 
 /* Copies within the transaction that is open on `to`, and fills in all of `report` but
- * `aside`. */
-enum rescue_result rescue_copy(struct pages *pages, sqlite3 *to, struct salvage_report *report);
+ * `aside`. `wall` is ms since 1970. */
+enum rescue_result rescue_copy(struct pages *pages, sqlite3 *to, int64_t wall,
+                               struct salvage_report *report);
 
 #endif

@@ -270,7 +270,8 @@ static bool fill(struct salvage *salvage, sqlite3 *to, struct pages *pages)
 		rc = sqlite3_exec(to, "BEGIN", NULL, NULL, NULL);
 	if (rc != SQLITE_OK)
 		return say_rescue(salvage, to, RESCUE_UNWRITTEN);
-	enum rescue_result result = rescue_copy(pages, to, salvage->report);
+	enum rescue_result result = rescue_copy(pages, to, salvage->wall,
+	                                        salvage->report);
 	if (result == RESCUE_DONE &&
 	    sqlite3_exec(to, "COMMIT; PRAGMA journal_mode = WAL", NULL, NULL, NULL) != SQLITE_OK)
 		result = RESCUE_UNWRITTEN;

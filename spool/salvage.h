@@ -20,6 +20,7 @@ struct salvage_report {
 	bool needed;           /* false: the spool is sound, and nothing was changed */
 	char aside[PATH_MAX];  /* where the damaged file is now */
 	int64_t waiting, dead; /* kept */
+	int64_t doubtful;      /* of the dead: perhaps with a part of another's text */
 	int64_t lost;          /* records that could not be read; -1: nobody can know */
 	bool counters_lost;    /* the ledger could not be read, and begins anew */
 	bool others_lost;      /* some remembered keys, attempts or notes could not be read */

@@ -145,6 +145,26 @@ def test_a_damaged_page_of_a_long_text_loses_that_record_alone(agent, filled, co
     assert agent.status()["lost"] == 1
 
 
+def test_a_record_that_may_hold_anothers_text_is_kept_for_a_person_and_not_sent(agent, filled, sink):
+    """Where what the file remembers of its pages contradicts the records."""
+    expected = filled.sql("SELECT * FROM interactions WHERE request_body LIKE 'long %'")[0]
+    part = pages(filled, "interactions", "overflow")[-3]
+    with open(filled.path, "r+b") as file:
+        file.seek(PAGE + 5 * (part - 3))
+        file.write(b"\5\0\0\0\7")  # a page of a tree, below page 7
+    result = salvage(agent)
+    assert result.returncode == 65, result
+    assert "1 of the dead letters may hold a part of another record's texts" in result.stderr
+    named = json.loads(agent.command("list", "--dead", "--reason", "doubtful", "--json").stdout)
+    assert named["attempts"] == 0 and named["reason"].startswith("doubtful: ")
+    assert filled.sql(f"SELECT request_body, uuid FROM dead_letters WHERE id = {named['id']}") == [
+        (expected[1], expected[22])]
+    status = agent.status()
+    assert status["balanced"] and status["lost"] == 0
+    assert agent.drain().returncode == 0
+    assert expected[22] not in sink.uuids()
+
+
 def test_check_says_of_damage_what_to_do_and_each_finding_on_a_line(agent, filled):
     overwrite(filled, pages(filled, "interactions", "overflow")[-3])
     lines = [line for line in agent.command("check").stdout.splitlines()

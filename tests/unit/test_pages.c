@@ -667,17 +667,17 @@ static void a_long_record_is_gathered_from_its_pages(void **state)
 	assert_int_equal(long_cell(place, &page), CELL_READ);
 }
 
-static void parts_that_are_another_records_are_damage(void **state)
+static void parts_that_may_be_another_records_are_doubtful(void **state)
 {
 	struct place *place = *state;
 	struct page page = long_record(place);
 	remember(place, 5, ROLE_OVERFLOW_NEXT, 4);
-	assert_int_equal(long_cell(place, &page), CELL_DAMAGED);
+	assert_int_equal(long_cell(place, &page), CELL_DOUBTFUL);
 	remember(place, 5, ROLE_OVERFLOW, 3);
-	assert_int_equal(long_cell(place, &page), CELL_DAMAGED);
+	assert_int_equal(long_cell(place, &page), CELL_DOUBTFUL);
 	remember(place, 5, ROLE_OVERFLOW, 4);
 	remember(place, 6, ROLE_OVERFLOW, 5);
-	assert_int_equal(long_cell(place, &page), CELL_DAMAGED);
+	assert_int_equal(long_cell(place, &page), CELL_DOUBTFUL);
 	remember(place, 6, ROLE_OVERFLOW_NEXT, 5);
 	assert_int_equal(long_cell(place, &page), CELL_READ);
 	put(place->file[4], COUNT + 1);
@@ -696,7 +696,7 @@ static void behind_the_last_part_nothing_may_follow_but_a_flipped_bit(void **sta
 	static const struct {
 		uint32_t next;
 		enum cell_state state;
-	} cases[] = { { 0, CELL_READ }, { 7, CELL_DAMAGED }, { 8, CELL_DAMAGED },
+	} cases[] = { { 0, CELL_READ }, { 7, CELL_DAMAGED }, { 8, CELL_DOUBTFUL },
 		      { 0x01000000, CELL_READ }, { 0x0D000000, CELL_DAMAGED } };
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		put(place->file[5], cases[i].next);
@@ -756,7 +756,7 @@ int main(void)
 		TEST(an_entry_of_an_index_is_read_from_leaf_and_inner_page),
 		TEST(a_size_that_no_file_of_this_kind_can_have_is_damage),
 		TEST(a_long_record_is_gathered_from_its_pages),
-		TEST(parts_that_are_another_records_are_damage),
+		TEST(parts_that_may_be_another_records_are_doubtful),
 		TEST(behind_the_last_part_nothing_may_follow_but_a_flipped_bit),
 		TEST(a_record_whose_beginning_is_over_the_end_of_the_page_is_damaged),
 		TEST(a_cell_that_there_is_no_memory_for_is_not_damaged),
