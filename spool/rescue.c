@@ -23,6 +23,8 @@
 #define ID_COLUMN 24
 #define UUID_COLUMN 22
 #define KEY_COLUMN 21
+#define REQUEST_COLUMN 1
+#define RESPONSE_COLUMN 2
 
 enum table {
 	NO_TABLE,
@@ -384,10 +386,16 @@ static bool prepare_all(struct rescue *rescue)
 	};
 	rescue->inserts[INTERACTIONS] = prepare_record(rescue, "interactions", SPOOL_COLUMNS);
 	rescue->inserts[DEAD_LETTERS] = prepare_record(rescue, "dead_letters", SPOOL_DEAD_COLUMNS);
-	rescue->twins[0] = prepare(rescue, "SELECT 1 FROM interactions WHERE id = ? AND uuid IS ?");
-	rescue->twins[1] = prepare(rescue, "SELECT 1 FROM dead_letters WHERE id = ? AND uuid IS ?");
+	static const char *const twins[] = {
+		"SELECT 1 FROM interactions WHERE id = ? AND uuid IS ? AND request_body IS ? AND "
+		"response_body IS ?",
+		"SELECT 1 FROM dead_letters WHERE id = ? AND uuid IS ? AND request_body IS ? AND "
+		"response_body IS ?"
+	};
 	/* Delivered, and only kept from being deleted by the damage. */
 	rescue->gone = prepare(rescue, "SELECT 1 FROM attempts WHERE id = ? AND attempts = -1");
+	for (size_t i = 0; i < 2; i++)
+		rescue->twins[i] = prepare(rescue, twins[i]);
 	bool done = rescue->inserts[INTERACTIONS] != NULL && rescue->inserts[DEAD_LETTERS] != NULL &&
 	            rescue->gone != NULL && rescue->twins[0] != NULL && rescue->twins[1] != NULL;
 	for (int i = 0; i < TABLE_COUNT && done; i++)
@@ -462,7 +470,7 @@ static void make_dead(const struct rescue *rescue, struct cell *cell)
 }
 
 /* Keeps a record, unless it is there already: also in the other table, where damage let
- * both ends of its move from one to the other be seen. */
+ * both ends of its move from one to the other be seen; unless their texts differ. */
 static bool keep_record(struct rescue *rescue, enum table from, struct cell *cell, bool doubtful)
 {
 	bool written;
@@ -470,6 +478,8 @@ static bool keep_record(struct rescue *rescue, enum table from, struct cell *cel
 	sqlite3_stmt *twin = rescue->twins[table == INTERACTIONS];
 	(void)sqlite3_bind_int64(twin, 1, cell->id);
 	spool_bind_value(twin, 2, &cell->columns[UUID_COLUMN]);
+	spool_bind_value(twin, 3, &cell->columns[REQUEST_COLUMN]);
+	spool_bind_value(twin, 4, &cell->columns[RESPONSE_COLUMN]);
 	bool there = sqlite3_step(twin) == SQLITE_ROW;
 	(void)sqlite3_reset(twin);
 	(void)sqlite3_clear_bindings(twin);
