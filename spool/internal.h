@@ -93,6 +93,9 @@ struct spool {
 	int64_t found_from;     /* no id below it is due */
 	sqlite3_stmt *found;    /* FIND or FIND_DEAD, half stepped; or NULL */
 	int64_t keys_swept_at;
+	/* Monotonic seconds. */
+	int64_t disk_patience;  /* how long what the disk does not give is waited for */
+	int64_t failed_since, failed_last; /* 0: never */
 	struct spool_error error;
 };
 

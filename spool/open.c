@@ -16,6 +16,9 @@
 
 /* How long a settle waits for a producer's transaction before it is put off. */
 #define LOCK_PATIENCE_MS 1000
+/* Seconds for which a disk may be away before what it does not give counts as damaged: a
+ * cable, or a bus that is reset. */
+#define DISK_PATIENCE 60
 /* A little more than the -wal has when sqlite3 itself copies it back, 1,000 pages: by so much
  * copying it back may make the file larger. */
 #define BALLAST_BYTES (9 << 19)
@@ -449,6 +452,7 @@ struct spool *spool_open(const char *path, enum spool_mode mode, int64_t row_lim
 	spool->row_limit = row_limit > INT_MAX ? INT_MAX : (int)row_limit;
 	spool->checkpoint_frames = CHECKPOINT_FRAMES;
 	spool->scanning = QUERY_COUNT;
+	spool->disk_patience = mode == SPOOL_READ ? 0 : DISK_PATIENCE;
 	spool->file = open(path, O_PATH | O_CLOEXEC);
 
 	if (connect_for(spool, mode, error) != SPOOL_OK ||

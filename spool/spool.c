@@ -21,6 +21,8 @@
 #define RECORD_ID_COLUMN 24 /* of COLUMNS */
 /* Ids looked at one by one behind a damaged page. */
 #define PATIENT_STEPS 64
+/* Seconds after which a disk that failed for a moment is a new failure. */
+#define DISK_FORGIVEN 600
 
 /* Every column of a record, in the order of struct record's reading below. */
 #define COLUMNS                                                                       \
@@ -171,6 +173,23 @@ void spool_say(struct spool_error *error, enum spool_status status, const char *
 	error->status = status;
 }
 
+/* SQLite calls a page that the disk does not give a damaged one (SQLITE_IOERR_CORRUPTFS,
+ * which a statement returns as SQLITE_CORRUPT). */
+static bool cannot_be_read(sqlite3 *db)
+{
+	static const int pointers[] = { SQLITE_FCNTL_FILE_POINTER, SQLITE_FCNTL_JOURNAL_POINTER };
+	for (size_t i = 0; i < 2; i++) {
+		sqlite3_file *file = NULL;
+		int system = 0;
+		if (sqlite3_file_control(db, "main", pointers[i], &file) == SQLITE_OK && file != NULL &&
+		    file->pMethods != NULL)
+			(void)file->pMethods->xFileControl(file, SQLITE_FCNTL_LAST_ERRNO, &system);
+		if (system == EIO || system == ENXIO)
+			return true;
+	}
+	return false;
+}
+
 /* The sentence for what SQLite answered about the file at `path`. */
 enum spool_status spool_explain(struct spool_error *error, const char *path, sqlite3 *db,
                                  int rc)
@@ -188,6 +207,11 @@ enum spool_status spool_explain(struct spool_error *error, const char *path, sql
 		    "%s: the disk or quota is full; nothing is lost, make room", path);
 		break;
 	case SQLITE_CORRUPT:
+		if (cannot_be_read(db)) {
+			spool_say(error, SPOOL_IO, "%s: the disk does not give all of the file: %s; "
+			          "nothing was deleted, see the kernel's log", path, strerror(EIO));
+			break;
+		}
 		spool_say(error, SPOOL_DAMAGED,
 		    "%s: the file is damaged (%s); nothing was deleted, see 'reconify-agent check' and "
 		    "'init --salvage'", path, sqlite3_errstr(extended));
@@ -227,9 +251,26 @@ enum spool_status spool_explain(struct spool_error *error, const char *path, sql
 	return error->status;
 }
 
+/* A disk may be away for a moment: until that has passed, nothing is read around. */
+static bool is_patient(struct spool *spool)
+{
+	struct timespec now = spool_deadline(0);
+	if (spool->failed_last == 0 || now.tv_sec - spool->failed_last > DISK_FORGIVEN)
+		spool->failed_since = now.tv_sec;
+	spool->failed_last = now.tv_sec;
+	return now.tv_sec - spool->failed_since < spool->disk_patience;
+}
+
 enum spool_status spool_fail(struct spool *spool, int rc)
 {
-	return spool_explain(&spool->error, spool->path, spool->db, rc);
+	enum spool_status status = spool_explain(&spool->error, spool->path, spool->db, rc);
+	if ((rc & 0xff) == SQLITE_CORRUPT && status == SPOOL_IO && !is_patient(spool)) {
+		spool_say(&spool->error, SPOOL_DAMAGED, "%s: the disk does not give all of the file: %s; "
+		          "nothing was deleted; see the kernel's log, 'reconify-agent check' and "
+		          "'init --salvage'", spool->path, strerror(EIO));
+		status = SPOOL_DAMAGED;
+	}
+	return status;
 }
 
 const struct spool_error *spool_last_error(const struct spool *spool)

@@ -39,6 +39,8 @@ static struct {
 	int version;               /* of SQLite; 0: what it is */
 	void (*meanwhile)(void *context); /* done while somebody waits */
 	void *context;
+	int last_errno;            /* of the file that this asks for, SQLITE_FCNTL_FILE_POINTER */
+	int unreadable;            /* or another; 0: it is asked itself */
 	bool commoner;             /* geteuid() says that it is not root's process */
 } faults;
 
@@ -189,9 +191,23 @@ WRAP(int, sqlite3_busy_handler, (sqlite3 *db, int (*wait)(void *, int), void *co
 	return rc != SQLITE_OK ? rc : real;
 }
 
+static int say_errno(sqlite3_file *file, int what, void *argument)
+{
+	(void)file;
+	if (what == SQLITE_FCNTL_LAST_ERRNO)
+		*(int *)argument = faults.last_errno;
+	return SQLITE_OK;
+}
+
 WRAP(int, sqlite3_file_control, (sqlite3 *db, const char *schema, int what, void *argument))
 {
 	int rc = sqlite_fails("file_control");
+	static const sqlite3_io_methods methods = { .iVersion = 1, .xFileControl = say_errno };
+	static sqlite3_file file = { &methods };
+	if (rc == SQLITE_OK && faults.last_errno != 0 && what == faults.unreadable) {
+		*(sqlite3_file **)argument = &file;
+		return SQLITE_OK;
+	}
 	return rc != SQLITE_OK ? rc : __real_sqlite3_file_control(db, schema, what, argument);
 }
 

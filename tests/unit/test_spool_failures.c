@@ -1078,6 +1078,45 @@ static void each_answer_of_sqlite_is_told_apart(void **state)
 	}
 }
 
+static void what_a_disk_does_not_give_counts_as_damaged_after_a_minute(void **state)
+{
+	static const struct fault damaged = { .name = "", .sqlite = SQLITE_CORRUPT };
+	static const struct {
+		int file, system;
+		int64_t since, last; /* seconds ago; 0: never */
+		enum spool_mode mode;
+		enum spool_status status;
+	} cases[] = {
+		{ SQLITE_FCNTL_FILE_POINTER, ENOENT, 0, 0, SPOOL_WORK, SPOOL_DAMAGED },
+		{ SQLITE_FCNTL_FILE_POINTER, EIO, 0, 0, SPOOL_WORK, SPOOL_IO },
+		{ SQLITE_FCNTL_JOURNAL_POINTER, ENXIO, 0, 0, SPOOL_WORK, SPOOL_IO },
+		{ SQLITE_FCNTL_JOURNAL_POINTER, EIO, 50, 20, SPOOL_WORK, SPOOL_IO },
+		{ SQLITE_FCNTL_FILE_POINTER, EIO, 61, 20, SPOOL_WORK, SPOOL_DAMAGED },
+		{ SQLITE_FCNTL_FILE_POINTER, EIO, 9000, 700, SPOOL_WORK, SPOOL_IO },
+		{ SQLITE_FCNTL_FILE_POINTER, EIO, 0, 0, SPOOL_READ, SPOOL_DAMAGED },
+	};
+	struct place *place = *state;
+	begin_again(place, true);
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		struct record record;
+		assert_int_equal(open_as(place, cases[i].mode), SPOOL_OK);
+		int64_t now = spool_deadline(0).tv_sec;
+		place->spool->failed_since = cases[i].since != 0 ? now - cases[i].since : 0;
+		place->spool->failed_last = cases[i].last != 0 ? now - cases[i].last : 0;
+		faults.only = "step";
+		faults.last_errno = cases[i].system;
+		faults.unreadable = cases[i].file;
+		fail_after(&damaged, 0, false);
+		enum spool_status status = spool_load(place->spool, 4, &record);
+		faults.last_errno = 0;
+		assert_true(stop_failing());
+		assert_int_equal(status, cases[i].status);
+		assert_int_equal(strstr(spool_last_error(place->spool)->sentence, strerror(EIO)) != NULL,
+		                 cases[i].system != ENOENT);
+		assert_int_equal(spool_load(place->spool, 4, &record), SPOOL_OK);
+	}
+}
+
 static void the_fix_of_the_wal_reset_fault_is_known_by_its_versions(void **state)
 {
 	static const struct {
@@ -1588,6 +1627,7 @@ int main(void)
 		HOLDS(a_salvage_of_what_is_badly_damaged_may_fail_anywhere),
 		HOLDS(what_the_storage_does_not_give_is_told_to_be_lost),
 		HOLDS(each_answer_of_sqlite_is_told_apart),
+		HOLDS(what_a_disk_does_not_give_counts_as_damaged_after_a_minute),
 		HOLDS(the_fix_of_the_wal_reset_fault_is_known_by_its_versions),
 		HOLDS(an_opening_says_what_is_in_its_way),
 		HOLDS(a_name_that_means_something_in_a_uri_is_read_all_the_same),
