@@ -404,7 +404,8 @@ static enum cell_state gather(struct pages *pages, const struct page *page, cons
 		/* Another's page, unless one flipped bit made this number, which is of no use. */
 		if (role == ROLE_UNKNOWN || (next & (next - 1)) != 0)
 			return CELL_DAMAGED;
-		doubtful = doubtful || next <= pages->count;
+		if (next <= pages->count)
+			doubtful = true;
 	}
 	return doubtful ? CELL_DOUBTFUL : CELL_READ;
 }
@@ -442,16 +443,16 @@ static bool read_value(uint64_t type, const uint8_t *at, uint64_t left, uint64_t
 	return true;
 }
 
-/* The columns of what was gathered, which they must fill exactly. */
-static bool read_columns(const struct pages *pages, uint64_t size, struct cell *cell)
+/* The columns of what was gathered. Beyond doubt they fill it exactly. */
+static enum cell_state read_columns(const struct pages *pages, uint64_t size, struct cell *cell)
 {
 	const uint8_t *at = pages->payload, *end = at + size, *content;
 	uint64_t header, type, length;
 	if (size == 0)
-		return false;
+		return CELL_DAMAGED;
 	unsigned used = read_varint(at, end, &header);
 	if (used == 0 || header < used || header > size)
-		return false;
+		return CELL_DAMAGED;
 	content = pages->payload + header;
 	const uint8_t *types_end = content;
 	at += used;
@@ -460,12 +461,12 @@ static bool read_columns(const struct pages *pages, uint64_t size, struct cell *
 		if (used == 0 || cell->column_count == CELL_COLUMNS_MAX ||
 		    !read_value(type, content, (uint64_t)(end - content), &length,
 		                &cell->columns[cell->column_count]))
-			return false;
+			return CELL_DAMAGED;
 		cell->column_count++;
 		content += length;
 		at += used;
 	}
-	return content == end;
+	return content == end ? CELL_READ : CELL_DOUBTFUL;
 }
 
 /* What a cell says before its content, which begins at what is returned. NULL: damaged. */
@@ -505,6 +506,8 @@ enum cell_state page_cell(struct pages *pages, const struct page *page, unsigned
 	if (place == NULL)
 		return CELL_DAMAGED;
 	enum cell_state state = gather(pages, page, place, size);
-	bool gathered = state == CELL_READ || state == CELL_DOUBTFUL;
-	return gathered && !read_columns(pages, size, cell) ? CELL_DAMAGED : state;
+	if (state != CELL_READ && state != CELL_DOUBTFUL)
+		return state;
+	enum cell_state columns = read_columns(pages, size, cell);
+	return columns == CELL_READ ? state : columns;
 }

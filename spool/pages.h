@@ -89,7 +89,8 @@ struct cell {
 
 enum cell_state {
 	CELL_READ,
-	CELL_DOUBTFUL, /* read, but by what the file remembers a part of it is another's */
+	CELL_DOUBTFUL, /* read, but its size, or what the file remembers of its pages, says that
+	                * a part of it may be another's */
 	CELL_DAMAGED,
 	CELL_NO_MEMORY
 };

@@ -181,7 +181,7 @@ static bool cannot_be_read(sqlite3 *db)
 	for (size_t i = 0; i < 2; i++) {
 		sqlite3_file *file = NULL;
 		int system = 0;
-		if (sqlite3_file_control(db, "main", pointers[i], &file) == SQLITE_OK && file != NULL &&
+		if (sqlite3_file_control(db, "main", pointers[i], &file) == SQLITE_OK &&
 		    file->pMethods != NULL)
 			(void)file->pMethods->xFileControl(file, SQLITE_FCNTL_LAST_ERRNO, &system);
 		if (system == EIO || system == ENXIO)

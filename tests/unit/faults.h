@@ -203,9 +203,10 @@ WRAP(int, sqlite3_file_control, (sqlite3 *db, const char *schema, int what, void
 {
 	int rc = sqlite_fails("file_control");
 	static const sqlite3_io_methods methods = { .iVersion = 1, .xFileControl = say_errno };
-	static sqlite3_file file = { &methods };
-	if (rc == SQLITE_OK && faults.last_errno != 0 && what == faults.unreadable) {
-		*(sqlite3_file **)argument = &file;
+	static sqlite3_file file = { &methods }, closed = { NULL };
+	if (rc == SQLITE_OK && faults.last_errno != 0 &&
+	    (what == SQLITE_FCNTL_FILE_POINTER || what == SQLITE_FCNTL_JOURNAL_POINTER)) {
+		*(sqlite3_file **)argument = what == faults.unreadable ? &file : &closed;
 		return SQLITE_OK;
 	}
 	return rc != SQLITE_OK ? rc : __real_sqlite3_file_control(db, schema, what, argument);

@@ -531,7 +531,7 @@ static void each_kind_of_value_is_read(void **state)
 	                                     0xff, 0xff, 0xfe, 0x01, 0, 0, 0x80, 0, 0, 0,
 	                                     0, 0, 0, 0, 1, 0, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff,
 	                                     0xff, 0xff, 0x3f, 0xf8, 0, 0, 0, 0, 0, 0, 'h', 'i'), &cell),
-	                 CELL_DAMAGED); /* as it does not fill its size exactly */
+	                 CELL_DOUBTFUL); /* as it does not fill its size exactly */
 	assert_int_equal(cell_of(place, CELL(47, 5, 13, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 17,
 	                                     0xff, 0xff, 0xfe, 0x01, 0, 0, 0x80, 0, 0, 0,
 	                                     0, 0, 0, 0, 1, 0, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff,
@@ -573,7 +573,7 @@ static void what_is_no_record_is_damaged(void **state)
 	assert_int_equal(cell_of(place, CELL(2, 5, 2, 10), &cell), CELL_DAMAGED);     /* that do not exist, */
 	assert_int_equal(cell_of(place, CELL(2, 5, 2, 11), &cell), CELL_DAMAGED);
 	assert_int_equal(cell_of(place, CELL(2, 5, 2, 1), &cell), CELL_DAMAGED);      /* without their content, */
-	assert_int_equal(cell_of(place, CELL(3, 5, 1, 0, 0), &cell), CELL_DAMAGED);   /* content without type */
+	assert_int_equal(cell_of(place, CELL(3, 5, 1, 0, 0), &cell), CELL_DOUBTFUL);  /* content without type */
 	uint8_t many[2 + 2 + CELL_COLUMNS_MAX] = { CELL_COLUMNS_MAX + 2, 5, CELL_COLUMNS_MAX + 2 };
 	assert_int_equal(cell_of(place, many, sizeof many, &cell), CELL_DAMAGED);
 	assert_int_equal(cell.column_count, CELL_COLUMNS_MAX);

@@ -793,7 +793,7 @@ struct harm {
 
 static const struct harm few[] = { { LEAF, 0, 4096 }, { OVERFLOW, 0, 4096 },
 	                           { ROOT("attempts"), 0, 4096 } };
-static const struct harm part[] = { { OVERFLOW, 0, 4096 } };
+static const struct harm part[] = { { OVERFLOW, 0, 4096 }, { LEAF, 8, 2 } };
 static const struct harm children[] = { { ROOT("interactions"), 8, 40 } };
 /* Nothing is known of any page but what stands in it. */
 static const struct harm trees[] = { { ROOT("interactions"), 0, 4096 }, { "SELECT 2", 0, 4096 } };
@@ -830,6 +830,10 @@ static void damage_badly(struct place *place, const struct harm *harms, size_t c
 	for (size_t i = 0; i < count; i++)
 		memset((char *)place->begin + 4096 * (numbers[i] - 1) + harms[i].from, 0xA5,
 		       (size_t)harms[i].size);
+	/* And a part of a text is remembered as a page of a tree. */
+	char *number = ask(place, OVERFLOW " OFFSET 3");
+	((char *)place->begin)[4096 + 5 * (atoi(number) - 3)] = 5;
+	free(number);
 	/* And two have the same key, in the table and in its index. */
 	char *key;
 	while ((key = memmem(place->begin, place->begin_size, "same-as-12", 10)) != NULL)
@@ -993,12 +997,14 @@ static void a_salvage_of_what_is_badly_damaged_may_fail_anywhere(void **state)
 	char *sound = malloc(place->begin_size);
 	assert_non_null(sound);
 	memcpy(sound, place->begin, place->begin_size);
+	int64_t doubtful = 0;
 	for (size_t harm = 0; harm < COUNT(badly); harm++) {
 		memcpy(place->begin, sound, place->begin_size);
 		damage_badly(place, badly[harm].harms, badly[harm].count);
 		begin_again(place, false);
 		assert_int_equal(salvage(place, &report), SPOOL_OK);
 		assert_true(report.needed && report.waiting > 8);
+		doubtful += report.doubtful;
 		assert_int_equal(open_as(place, SPOOL_WORK), SPOOL_OK);
 		char *wanted = contents(place);
 		for (size_t i = 0; i < COUNT(cases); i++) {
@@ -1011,6 +1017,7 @@ static void a_salvage_of_what_is_badly_damaged_may_fail_anywhere(void **state)
 		}
 		free(wanted);
 	}
+	assert_true(doubtful > 2);
 	free(sound);
 }
 
@@ -1153,12 +1160,23 @@ static void an_opening_says_what_is_in_its_way(void **state)
 	const struct fault cannot = { .name = "", .sqlite = SQLITE_CANTOPEN };
 	const struct fault neither = { .name = "", .sqlite = SQLITE_CANTOPEN, .memory = true };
 	const struct fault busy = { .name = "", .sqlite = SQLITE_BUSY };
+	const struct fault full = { .name = "", .sqlite = SQLITE_FULL };
+	char wal[PATH_MAX + 8];
+	(void)snprintf(wal, sizeof wal, "%s-wal", place->path);
 	/* A file that another made meanwhile is opened. */
 	assert_int_equal(open_failing(place, SPOOL_CREATE, "stat", missing, 0, false), SPOOL_OK);
 	assert_int_equal(open_failing(place, SPOOL_WORK, "stat", unreachable, 0, false), SPOOL_MISSING);
 	/* Without a -shm it is read as it stands, also with letters that mean something in a URI. */
 	assert_int_equal(open_failing(place, SPOOL_READ, "exec", cannot, 1, false), SPOOL_OK);
 	assert_int_equal(open_failing(place, SPOOL_READ, NULL, neither, 8, true), SPOOL_IO);
+	/* Nor can it be where nothing is as SQLite wants it. */
+	assert_int_equal(open_failing(place, SPOOL_READ, "db_config", full, 0, true), SPOOL_FULL);
+	begin_again(place, false);
+	write_file(wal, "x", 1);
+	faults.only = "db_config";
+	fail_after(&full, 0, true);
+	assert_int_equal(open_as(place, SPOOL_READ), SPOOL_FULL);
+	assert_true(stop_failing());
 	begin_again(place, false);
 	remove_files(place);
 	faults.only = "open";
