@@ -320,7 +320,7 @@ bool page_look(const struct pages *pages, uint32_t number, const uint8_t *bytes,
 static const uint8_t *find_cell(const struct pages *pages, const struct page *page, unsigned at)
 {
 	unsigned place = two_bytes(page->bytes + page->first + 2 * at);
-	if (place < page->first + 2 * page->cell_count || place + 4 > pages->usable)
+	if (place < page->first || place + 4 > pages->usable)
 		return NULL;
 	return page->bytes + place;
 }
@@ -352,59 +352,57 @@ static bool is_blank(const uint8_t *bytes, size_t size)
 	return bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0;
 }
 
-/* Gathers a cell's content, which begins in its page and goes on in others. */
+/* Gathers a cell's content, which begins in its page and goes on in others, as far as it
+ * can be had: `*size` is what it should be, and then what it is. */
 static enum cell_state gather(struct pages *pages, const struct page *page, const uint8_t *at,
-                              uint64_t claimed)
+                              uint64_t *size)
 {
-	const uint8_t *end = page->bytes + pages->usable;
 	uint32_t usable = pages->usable;
 	uint32_t most = page->kind == PAGE_TABLE_LEAF ? usable - 35
 	                                              : (usable - 12) * 64 / 255 - 23;
 	uint32_t least = (usable - 12) * 32 / 255 - 23;
-	/* No row is larger than SQLite's lengths can say, https://sqlite.org/limits.html. */
-	if (claimed > INT32_MAX || claimed > (uint64_t)pages->count * usable)
-		return CELL_DAMAGED;
-	size_t size = (size_t)claimed, here = size;
-	if (size > most) {
-		here = least + (size - least) % (usable - 4);
+	uint64_t whole = *size, here = whole;
+	if (whole > most) {
+		here = least + (whole - least) % (usable - 4);
 		if (here > most)
 			here = least;
 	}
-	if ((size_t)(end - at) < here + (here < size ? 4 : 0))
-		return CELL_DAMAGED;
-	if (size > pages->payload_room) {
-		uint8_t *grown = realloc(pages->payload, size);
+	uint64_t left = (uint64_t)(page->bytes + usable - at);
+	bool goes_on = here + 4 <= left && here < whole && whole <= (uint64_t)pages->count * usable;
+	bool doubtful = here < whole && !goes_on;
+	if (here > left) {
+		doubtful = true;
+		here = left;
+	}
+	size_t room = (size_t)(goes_on ? whole : here);
+	if (room > pages->payload_room) {
+		uint8_t *grown = realloc(pages->payload, room);
 		if (grown == NULL)
 			return CELL_NO_MEMORY;
 		pages->payload = grown;
-		pages->payload_room = size;
+		pages->payload_room = room;
 	}
 	if (here > 0)
 		memcpy(pages->payload, at, here);
-	uint32_t next = here < size ? pages_number(at + here) : 0, before = page->number;
-	bool first = true, doubtful = false;
-	while (here < size) {
+	*size = here;
+	uint32_t next = goes_on ? pages_number(at + here) : 0, before = page->number;
+	enum page_role expected = ROLE_OVERFLOW;
+	while (*size < room) {
 		uint32_t parent;
 		enum page_role role = pages_role(pages, next, &parent);
-		if (role != ROLE_UNKNOWN &&
-		    (role != (first ? ROLE_OVERFLOW : ROLE_OVERFLOW_NEXT) || parent != before))
+		if (role != ROLE_UNKNOWN && (role != expected || parent != before))
 			doubtful = true;
-		if (!pages_read(pages, next, pages->overflow))
-			return CELL_DAMAGED;
-		size_t part = size - here < usable - 4 ? size - here : usable - 4;
-		if (is_blank(pages->overflow + 4, part))
-			return CELL_DAMAGED;
-		memcpy(pages->payload + here, pages->overflow + 4, part);
-		here += part;
+		size_t part = room - *size < usable - 4 ? room - (size_t)*size : usable - 4;
+		if (!pages_read(pages, next, pages->overflow) || is_blank(pages->overflow + 4, part))
+			return CELL_DOUBTFUL;
+		memcpy(pages->payload + *size, pages->overflow + 4, part);
+		*size += part;
 		before = next;
 		next = pages_number(pages->overflow);
-		first = false;
-		if (here < size || next == 0)
-			continue;
+		expected = ROLE_OVERFLOW_NEXT;
 		/* Another's page, unless one flipped bit made this number, which is of no use. */
-		if (role == ROLE_UNKNOWN || (next & (next - 1)) != 0)
-			return CELL_DAMAGED;
-		if (next <= pages->count)
+		bool flipped = role != ROLE_UNKNOWN && next > pages->count && (next & (next - 1)) == 0;
+		if (*size == room && next != 0 && !flipped)
 			doubtful = true;
 	}
 	return doubtful ? CELL_DOUBTFUL : CELL_READ;
@@ -418,17 +416,20 @@ static int64_t signed_number(const uint8_t *bytes, size_t size)
 	return (int64_t)value;
 }
 
-/* The size of a value of this type, and the value at `at`. False: no such type. */
+/* The size of a value of this type, and the value at `at`. False: no such type, or not all of
+ * it is there; then it is NULL. */
 static bool read_value(uint64_t type, const uint8_t *at, uint64_t left, uint64_t *size,
                        struct spool_value *value)
 {
-	static const uint8_t sizes[] = { 0, 1, 2, 3, 4, 6, 8, 8, 0, 0 };
+	static const uint8_t sizes[] = { 0, 1, 2, 3, 4, 6, 8, 8, 0, 0, 0, 0 };
 	*value = (struct spool_value){ .kind = VALUE_NULL };
+	*size = type < 12 ? sizes[type] : (type - 12) / 2;
 	if (type == 10 || type == 11)
 		return false;
-	*size = type < 10 ? sizes[type] : (type - 12) / 2;
-	if (*size > left)
+	if (*size > left) {
+		*size = left;
 		return false;
+	}
 	if (type >= 12) {
 		value->kind = (type & 1) != 0 ? VALUE_TEXT : VALUE_BLOB;
 		value->text = (struct text){ (const char *)at, (size_t)*size };
@@ -443,30 +444,31 @@ static bool read_value(uint64_t type, const uint8_t *at, uint64_t left, uint64_t
 	return true;
 }
 
-/* The columns of what was gathered. Beyond doubt they fill it exactly. */
+/* The columns of what was gathered. Beyond doubt they fill it exactly; those that it has not
+ * are NULL. */
 static enum cell_state read_columns(const struct pages *pages, uint64_t size, struct cell *cell)
 {
-	const uint8_t *at = pages->payload, *end = at + size, *content;
 	uint64_t header, type, length;
 	if (size == 0)
 		return CELL_DAMAGED;
+	const uint8_t *at = pages->payload, *end = at + size, *content;
+	enum cell_state state = CELL_READ;
 	unsigned used = read_varint(at, end, &header);
 	if (used == 0 || header < used || header > size)
 		return CELL_DAMAGED;
 	content = pages->payload + header;
 	const uint8_t *types_end = content;
-	at += used;
-	while (at < types_end) {
+	for (at += used; at < types_end; at += used) {
 		used = read_varint(at, types_end, &type);
-		if (used == 0 || cell->column_count == CELL_COLUMNS_MAX ||
-		    !read_value(type, content, (uint64_t)(end - content), &length,
-		                &cell->columns[cell->column_count]))
+		if (used == 0 || cell->column_count == CELL_COLUMNS_MAX)
 			return CELL_DAMAGED;
+		if (!read_value(type, content, (uint64_t)(end - content), &length,
+		                &cell->columns[cell->column_count]))
+			state = CELL_DOUBTFUL;
 		cell->column_count++;
 		content += length;
-		at += used;
 	}
-	return content == end ? CELL_READ : CELL_DOUBTFUL;
+	return content == end ? state : CELL_DOUBTFUL;
 }
 
 /* What a cell says before its content, which begins at what is returned. NULL: damaged. */
@@ -505,8 +507,8 @@ enum cell_state page_cell(struct pages *pages, const struct page *page, unsigned
 	cell->id = (int64_t)id;
 	if (place == NULL)
 		return CELL_DAMAGED;
-	enum cell_state state = gather(pages, page, place, size);
-	if (state != CELL_READ && state != CELL_DOUBTFUL)
+	enum cell_state state = gather(pages, page, place, &size);
+	if (state == CELL_NO_MEMORY)
 		return state;
 	enum cell_state columns = read_columns(pages, size, cell);
 	return columns == CELL_READ ? state : columns;

@@ -89,8 +89,8 @@ struct cell {
 
 enum cell_state {
 	CELL_READ,
-	CELL_DOUBTFUL, /* read, but its size, or what the file remembers of its pages, says that
-	                * a part of it may be another's */
+	CELL_DOUBTFUL, /* its columns are there, but what does not add up: a part of it may be
+	                * missing, or another's */
 	CELL_DAMAGED,
 	CELL_NO_MEMORY
 };

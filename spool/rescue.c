@@ -439,7 +439,8 @@ static bool is_record(const struct cell *cell, enum table table)
 	/* What stands in the id's column SQLite does not look at: the id is the cell's own. */
 	return cell->column_count == (table == DEAD_LETTERS ? SPOOL_DEAD_COLUMNS : SPOOL_COLUMNS) &&
 	       (cell->columns[ID_COLUMN].kind == VALUE_NULL ||
-	        cell->columns[ID_COLUMN].kind == VALUE_INTEGER) && cell->id <= ID_MAX;
+	        cell->columns[ID_COLUMN].kind == VALUE_INTEGER ||
+	        is_uuid(&cell->columns[UUID_COLUMN])) && cell->id <= ID_MAX;
 }
 
 static bool insert_record(struct rescue *rescue, enum table table, const struct cell *cell,
@@ -528,9 +529,11 @@ static bool keep_page(struct rescue *rescue, enum table table, uint32_t number, 
 			continue;
 		/* A page above that took another's place leads to the other table's rows. */
 		enum table other = table == INTERACTIONS ? DEAD_LETTERS : INTERACTIONS;
-		bool own = state != CELL_DAMAGED && is_record(&cell, table);
-		bool others = !own && state != CELL_DAMAGED && is_record(&cell, other) &&
-		              is_uuid(&cell.columns[UUID_COLUMN]);
+		bool read = state != CELL_DAMAGED;
+		bool sure = read && cell.column_count > UUID_COLUMN &&
+		            is_uuid(&cell.columns[UUID_COLUMN]);
+		bool own = (doubtful ? sure : read) && is_record(&cell, table);
+		bool others = !own && sure && is_record(&cell, other);
 		if (own || others) {
 			if (!keep_record(rescue, own ? table : other, &cell, doubtful))
 				return false;
