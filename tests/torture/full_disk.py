@@ -125,7 +125,6 @@ def goes_read_only(fault, number):
 
 def work(fault):
     rig.need_root("a small disk is mounted")
-    fault.notes.append("quota: SQLite sees the same error as of a full disk")
     points = [(fills_up, size, "tmpfs") for size in SIZES]
     # On 4 MB, of which ext4 leaves 2.7, the -wal alone may take up all; nothing can then
     # go on before a person makes room.

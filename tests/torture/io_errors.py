@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 """Every I/O call of the agent on its spool fails once, and from then on: EIO, no space,
-a failed sync, half a read or write. It goes on, or ends with 74 and a sentence; nothing
+no quota, a failed sync, half a read or write. It goes on, or ends with 74 and a sentence; nothing
 is lost, and once the disk is well again all is delivered."""
 
 import time
@@ -8,7 +8,7 @@ import time
 import rig
 from system_calls import FILLER
 
-KINDS = ("eio", "enospc", "sync", "short")
+KINDS = ("eio", "enospc", "quota", "sync", "short")
 
 
 def life(world, failing_on):

@@ -4,7 +4,8 @@
  * to IO_COUNT at the end.
  *
  *   eio     any call fails with EIO        enospc  a call that takes room: ENOSPC
- *   sync    fsync and fdatasync: EIO       short   a pread or pwrite does half of it
+ *   sync    fsync and fdatasync: EIO       quota   likewise: EDQUOT
+ *   short   a pread or pwrite does half of it
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -48,6 +49,9 @@ static int fault(int call)
 	if (strncmp(text, "enospc", 6) == 0) {
 		kinds = ROOM;
 		error = ENOSPC;
+	} else if (strncmp(text, "quota", 5) == 0) {
+		kinds = ROOM;
+		error = EDQUOT;
 	} else if (strncmp(text, "sync", 4) == 0) {
 		kinds = SYNCS;
 	} else if (strncmp(text, "short", 5) == 0) {
