@@ -436,11 +436,8 @@ static int64_t weigh(const struct cell *cell)
 
 static bool is_record(const struct cell *cell, enum table table)
 {
-	/* What stands in the id's column SQLite does not look at: the id is the cell's own. */
 	return cell->column_count == (table == DEAD_LETTERS ? SPOOL_DEAD_COLUMNS : SPOOL_COLUMNS) &&
-	       (cell->columns[ID_COLUMN].kind == VALUE_NULL ||
-	        cell->columns[ID_COLUMN].kind == VALUE_INTEGER ||
-	        is_uuid(&cell->columns[UUID_COLUMN])) && cell->id <= ID_MAX;
+	       cell->id <= ID_MAX;
 }
 
 static bool insert_record(struct rescue *rescue, enum table table, const struct cell *cell,
@@ -450,6 +447,7 @@ static bool insert_record(struct rescue *rescue, enum table table, const struct 
 	for (int i = 0; i < (int)cell->column_count; i++)
 		if (i != ID_COLUMN && (i != KEY_COLUMN || with_key))
 			spool_bind_value(row, i + 1, &cell->columns[i]);
+	/* What stands in the id's column SQLite does not look at: the id is the cell's own. */
 	(void)sqlite3_bind_int64(row, ID_COLUMN + 1, cell->id);
 	return step(rescue, row, written);
 }
