@@ -545,6 +545,14 @@ static size_t known_ahead(const struct ship *ship)
 	return ship->roster.ready.count + ship->roster.cold.count + ship->job->load_count;
 }
 
+/* Whether to look for more. While records go out, only when half of those known ahead have
+ * gone: a look brings many at the price of one. */
+static bool wants_more(const struct ship *ship)
+{
+	bool going = ship->breaker.state == DESTINATION_UP && ship->roster.flying.count > 0;
+	return ship->more && known_ahead(ship) < (going ? WINDOW / 2 + 1 : WINDOW);
+}
+
 bool claim_is_full(const struct ship *ship)
 {
 	return known_ahead(ship) >= WINDOW;
@@ -680,7 +688,7 @@ static void prepare_scan(struct ship *ship)
 		job->from = session->more_from;
 		job->to = ship->frontier > SPOOL_FIRST_ID ? ship->frontier - 1 : SPOOL_FIRST_ID;
 		job->room_entries = ROSTER_SESSION_ROOM - session->count;
-	} else if (ship->more && known_ahead(ship) < WINDOW && prepare_skips(ship)) {
+	} else if (wants_more(ship) && prepare_skips(ship)) {
 		if (ship->roster.item_count == ship->kept_count && ship->let_go == 0) {
 			/* Nothing is known: whatever is there is new, also under an old id. */
 			int64_t from = SPOOL_FIRST_ID;

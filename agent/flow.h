@@ -12,7 +12,7 @@
 #include "agent/roster.h"
 #include "agent/ship.h"
 
-#define SETTLE_COUNT 64       /* settle at once when so many have a verdict, */
+#define SETTLE_COUNT 128       /* settle at once when so many have a verdict, */
 #define SETTLE_AGE 20         /* or after so many ms, or when nothing is in flight */
 #define UNSETTLED_MAX 256     /* in flight and unsettled: what a crash can send twice */
 #define WINDOW 128            /* records known ahead of those in flight */

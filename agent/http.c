@@ -38,18 +38,38 @@ struct http {
 	int64_t handshake; /* bytes that opening a connection is likely to cost */
 	bool cut;
 	bool headed; /* the final answer's header block came to its end */
-	size_t body_size;
-	char body[HTTP_BODY_MAX];
+	size_t body_size, body_room;
+	char *body; /* grows as the answer does, up to HTTP_BODY_MAX */
 };
+
+/* Most answers are a few bytes, and what one long one took is not kept for all others. */
+#define BODY_ROOM 1024
+
+static bool make_room(struct http *http, size_t size)
+{
+	if (size <= http->body_room)
+		return true;
+	size_t room = http->body_room > 0 ? http->body_room : BODY_ROOM;
+	while (room < size)
+		room *= 2;
+	char *grown = realloc(http->body, room);
+	if (grown == NULL)
+		return false;
+	http->body = grown;
+	http->body_room = room;
+	return true;
+}
 
 static size_t keep_body(char *data, size_t one, size_t size, void *context)
 {
 	struct http *http = context;
 	(void)one;
-	if (size > sizeof http->body - http->body_size) {
+	if (size > HTTP_BODY_MAX - http->body_size) {
 		http->cut = true;
 		return 0; /* ends the transfer: an answer is never this long */
 	}
+	if (!make_room(http, http->body_size + size))
+		return 0; /* likewise; the record is sent again */
 	memcpy(http->body + http->body_size, data, size);
 	http->body_size += size;
 	return size;
@@ -229,6 +249,7 @@ void http_free(struct http *http)
 		return;
 	curl_easy_cleanup(http->easy);
 	curl_url_cleanup(http->url);
+	free(http->body);
 	free(http);
 }
 
@@ -236,6 +257,11 @@ CURL *http_start(struct http *http, const struct ship_post *post, int64_t now)
 {
 	(void)snprintf(http->key_header, sizeof http->key_header, "Idempotency-Key: \"%s\"",
 	               post->uuid);
+	if (http->body_room > BODY_ROOM) {
+		free(http->body);
+		http->body = NULL;
+		http->body_room = 0;
+	}
 	http->ticket = post->ticket;
 	http->upload_size = post->size;
 	http->header_bytes = http->body_size = 0;
@@ -383,7 +409,7 @@ void http_result(struct http *http, CURLcode code, bool stuck, struct answer *an
 	}
 	if (answer->kind == ANSWER_HTTP) {
 		answer->status = (int)status;
-		answer->body = http->body;
+		answer->body = http->body_size > 0 ? http->body : "";
 		answer->body_size = http->body_size;
 		answer->body_cut = http->cut;
 		answer->retry_after = http->retry_after[0] != '\0' ? http->retry_after : NULL;

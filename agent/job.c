@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "agent/pause.h"
+#include "agent/secret.h"
 
 static const struct payload_fault fault_too_big = {
 	"too-big", "the record is larger than max_record"
@@ -97,7 +98,8 @@ static bool build(struct job *job, struct spool *spool, const struct record *rec
 	}
 
 	struct payload_frame frame = frame_for(job->config, entry->app, record->format);
-	entry->fault = payload_measure(record, &frame, &entry->size);
+	job->drafted = true;
+	entry->fault = payload_build(record, &frame, job->draft, sizeof job->draft, &entry->size);
 	if (entry->fault != NULL) {
 		entry->state = ENTRY_FAULTY;
 		return true;
@@ -115,7 +117,10 @@ static bool build(struct job *job, struct spool *spool, const struct record *rec
 		               "no memory for a payload of %zu bytes; trying again", entry->size);
 		return false;
 	}
-	(void)payload_write(record, &frame, entry->payload);
+	if (entry->size <= sizeof job->draft)
+		memcpy(entry->payload, job->draft, entry->size);
+	else
+		(void)payload_build(record, &frame, entry->payload, entry->size, &entry->size);
 	entry->state = ENTRY_LOADED;
 	if (job->room_bytes == SIZE_MAX)
 		job->room_bytes = (size_t)job->config->memory;
@@ -420,6 +425,9 @@ static void open_anew(struct job *job, struct spool **spool, const char *path)
 void job_run(struct job *job, struct spool **spool, const char *path)
 {
 	work(job, spool, path);
+	if (job->drafted)
+		secret_wipe(job->draft, sizeof job->draft);
+	job->drafted = false;
 	if (job->settled == SPOOL_DENIED)
 		open_anew(job, spool, path);
 }

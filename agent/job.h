@@ -15,6 +15,7 @@
  * take milliseconds, so that a settle never waits long behind a scan. */
 #define JOB_ENTRIES 128
 #define JOB_ROWS 4096
+#define JOB_DRAFT 16384 /* bytes of a payload */
 /* The place in `apps` of every app that the configuration does not know. */
 #define APP_UNKNOWN CONFIG_APPS_MAX
 #define APP_PLACES (CONFIG_APPS_MAX + 1)
@@ -112,6 +113,10 @@ struct job {
 	int64_t skipped_app[APP_PLACES]; /* the first id passed over, INT64_MAX: none */
 	char unknown[JOB_UNKNOWN_NAMES][JOB_NAME_SIZE]; /* names of apps not configured */
 	size_t unknown_count;
+	/* The payload in hand, as far as it fits: most do, and are made in one go. It has keys in
+	 * it, and is overwritten when the job is done. */
+	char draft[JOB_DRAFT];
+	bool drafted;
 	int64_t damaged_from, damaged_to; /* ids among which some could not be read; 0: none;
 	                                     INT64_MAX: and all behind */
 };

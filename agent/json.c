@@ -285,6 +285,10 @@ bool json_is_utf8(const char *text, size_t size)
 	struct reader reader = read_from(text, size);
 
 	for (;;) {
+		while (reader.end - reader.at >= 32 &&
+		       ((load(reader.at) | load(reader.at + 8) | load(reader.at + 16) |
+		         load(reader.at + 24)) & each(0x80)) == 0)
+			reader.at += 32;
 		while (reader.end - reader.at >= 8 && (load(reader.at) & each(0x80)) == 0)
 			reader.at += 8;
 		if (reader.at == reader.end)

@@ -276,7 +276,7 @@ static int print_payload(const struct config *config, const struct record *recor
 		config_find_format(config, record->format.bytes, record->format.size)
 	};
 	size_t size = 0;
-	const struct payload_fault *fault = payload_measure(record, &frame, &size);
+	const struct payload_fault *fault = payload_build(record, &frame, NULL, 0, &size);
 	if (fault != NULL) {
 		(void)fprintf(stderr, "reconify-agent: record %" PRId64 " cannot be sent: %s: %s\n",
 		              record->id, fault->code, fault->sentence);
@@ -285,7 +285,7 @@ static int print_payload(const struct config *config, const struct record *recor
 	char *payload = malloc(size + 1);
 	if (payload == NULL)
 		return complain(EX_OSERR, "no memory for this record");
-	(void)payload_write(record, &frame, payload);
+	(void)payload_build(record, &frame, payload, size, &size);
 	if (isatty(STDOUT_FILENO))
 		payload[size++] = '\n';
 	bool written = fwrite(payload, 1, size, stdout) == size && fflush(stdout) == 0;

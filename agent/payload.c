@@ -3,8 +3,7 @@
  * duplicate keys and decode escapes.
  *
  * It must never let a producer's text stand unquoted before json_check() has
- * passed the whole of it, and never quote a record in a fault. Counting and
- * writing are one routine, so that the two cannot disagree.
+ * passed the whole of it, and never quote a record in a fault.
  */
 #include "agent/payload.h"
 
@@ -15,14 +14,15 @@
 /* --- Where the bytes go ------------------------------------------------- */
 
 struct sink {
-	char *out;      /* NULL: only count */
+	char *out;
+	size_t room;    /* what does not fit is only counted */
 	size_t size;    /* bytes put so far */
 	bool has_member; /* the innermost open object has one: a comma is due */
 };
 
 static void put(struct sink *sink, const char *bytes, size_t size)
 {
-	if (sink->out)
+	if (sink->size + size <= sink->room)
 		memcpy(sink->out + sink->size, bytes, size);
 	sink->size += size;
 }
@@ -42,7 +42,7 @@ static void put_number(struct sink *sink, int64_t value)
 	char digits[20];
 	size_t at = sizeof digits;
 
-	/* What is negative did not pass payload_measure(). */
+	/* What is negative did not pass the judgement. */
 	do {
 		digits[--at] = (char)('0' + value % 10);
 		value /= 10;
@@ -628,25 +628,16 @@ static const struct payload_fault *judge(const struct record *record)
 	return judge_format(record);
 }
 
-const struct payload_fault *payload_measure(const struct record *record,
-                                            const struct payload_frame *frame,
-                                            size_t *size)
+const struct payload_fault *payload_build(const struct record *record,
+                                          const struct payload_frame *frame,
+                                          char *out, size_t room, size_t *size)
 {
 	const struct payload_fault *fault = judge(record);
-	struct sink sink = { 0 };
+	struct sink sink = { .out = out, .room = room };
 
 	if (fault)
 		return fault;
 	put_payload(&sink, record, frame);
 	*size = sink.size;
 	return NULL;
-}
-
-size_t payload_write(const struct record *record, const struct payload_frame *frame,
-                     char *out)
-{
-	struct sink sink = { .out = out };
-
-	put_payload(&sink, record, frame);
-	return sink.size;
 }

@@ -305,14 +305,14 @@ bool probe_send(const struct config *config, const struct config_app *app,
 	struct record record = test_record(sent->uuid, now);
 	struct payload_frame frame = { text_of(app->app_key), text_of(app->api_key),
 		                       config_find_format(config, "bedrock", 7) };
-	const struct payload_fault *fault = payload_measure(&record, &frame, &size);
+	const struct payload_fault *fault = payload_build(&record, &frame, NULL, 0, &size);
 	*why = fault != NULL ? fault->sentence : "no memory";
 	char *payload = fault == NULL ? malloc(size) : NULL;
 	if (payload == NULL || curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
 		free(payload);
 		return false;
 	}
-	(void)payload_write(&record, &frame, payload);
+	(void)payload_build(&record, &frame, payload, size, &size);
 	struct ship_post post = { NULL, payload, size, sent->uuid };
 	bool tried = post_payload(config, &post, now, sent, why);
 	secret_free(payload, size);

@@ -232,16 +232,14 @@ static struct session *session_for(struct roster *roster, uint64_t hash, size_t 
 struct item *roster_add(struct roster *roster, int64_t id, size_t app, uint64_t hash)
 {
 	struct session *session = NULL;
-	struct item *item = calloc(1, sizeof *item);
+	struct item *item = malloc(sizeof *item);
 	if (item == NULL)
 		return NULL;
 	if (hash != SESSION_NONE && (session = session_for(roster, hash, app)) == NULL) {
 		free(item);
 		return NULL;
 	}
-	item->state = QUEUED;
-	item->id = id;
-	item->app = app;
+	*item = (struct item){ .state = QUEUED, .id = id, .app = app };
 	struct item **head = &roster->items[bucket((uint64_t)item->id)];
 	item->chain = *head;
 	*head = item;

@@ -25,11 +25,16 @@ void secret_protect_process(void)
 #endif
 }
 
+void secret_wipe(char *bytes, size_t size)
+{
+	explicit_bzero(bytes, size);
+}
+
 void secret_free(char *bytes, size_t size)
 {
 	if (bytes == NULL)
 		return;
-	explicit_bzero(bytes, size);
+	secret_wipe(bytes, size);
 	free(bytes);
 }
 

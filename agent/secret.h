@@ -13,6 +13,9 @@
  * memory or its environment. Call first of all. */
 void secret_protect_process(void);
 
+/* Overwrites. */
+void secret_wipe(char *bytes, size_t size);
+
 /* Overwrites and frees; NULL is allowed. */
 void secret_free(char *bytes, size_t size);
 

@@ -669,7 +669,8 @@ static const struct config_app *keys_of(const struct ship *ship, const struct it
 void ship_answered(struct ship *ship, void *ticket, const struct answer *answer)
 {
 	struct item *item = ticket;
-	struct judgement judgement = policy_judge(answer, ship->world.wall(ship->world.self));
+	int64_t wall = answer->retry_after != NULL ? ship->world.wall(ship->world.self) : 0;
+	struct judgement judgement = policy_judge(answer, wall);
 	char reason[REPORT_REASON_SIZE] = "";
 	meter_answered(ship, item, answer);
 	if (judgement.verdict != VERDICT_DELIVERED)

@@ -30,7 +30,6 @@ enum query {
 	REMEMBER_KEY,
 	FORGET_OLD_KEYS,
 	REMOVE,
-	COUNT_RUN,
 	REMOVE_RUN,
 	BURY,
 	BURY_UNDER_NEW_ID,
@@ -90,6 +89,8 @@ struct spool {
 	enum query scanning;    /* NEXT or NEXT_RECORD is half stepped; QUERY_COUNT: neither; */
 	int64_t scanned, limit; /* up to this id, towards that one */
 	bool no_attempts;       /* in the read transaction under way: none are written down */
+	struct spool_change **run; /* those whose rows are being removed, by id; */
+	size_t run_count;          /* so many */
 	int64_t found_from;     /* no id below it is due */
 	sqlite3_stmt *found;    /* FIND or FIND_DEAD, half stepped; or NULL */
 	int64_t keys_swept_at;
@@ -182,6 +183,11 @@ bool spool_is_past(const struct timespec *end);
 
 /* Locks are waited for as spool_open() has it. */
 void spool_restore_patience(struct spool *spool);
+
+/* The function of SQL that knows, while they are removed, which rows were delivered. SQLite
+ * lets nobody call it who only wrote its name into the file. */
+#define SPOOL_IS_DELIVERED "reconify_is_delivered"
+int spool_know_delivered(struct spool *spool);
 
 /* Copies the -wal back where it has grown; only after a commit of one's own. */
 void spool_checkpoint_if_due(struct spool *spool);

@@ -227,7 +227,7 @@ void spool_restore_patience(struct spool *spool)
 
 /* TRUSTED_SCHEMA stays on: off, SQLite calls the whole file malformed as soon as
  * somebody made an index with a JSON function, while producers go on inserting.
- * Nothing is lost by it, since no function of anybody's is registered here. */
+ * Nothing is lost by it: the one function that is registered here is for no schema. */
 static int configure(struct spool *spool, enum spool_mode mode)
 {
 	const struct {
@@ -249,9 +249,10 @@ static int configure(struct spool *spool, enum spool_mode mode)
 	(void)sqlite3_extended_result_codes(spool->db, 0);
 	(void)sqlite3_wal_autocheckpoint(spool->db, 0);
 	/* The window of records that are known fits into this; the default is 2 MB. */
-	(void)sqlite3_exec(spool->db, "PRAGMA cache_size = -256", NULL, NULL, NULL);
+	(void)sqlite3_exec(spool->db, "PRAGMA cache_size = -1024", NULL, NULL, NULL);
 	(void)sqlite3_wal_hook(spool->db, note_commit, spool);
-	return sqlite3_busy_handler(spool->db, wait_for_lock, NULL);
+	int rc = spool_know_delivered(spool);
+	return rc != SQLITE_OK ? rc : sqlite3_busy_handler(spool->db, wait_for_lock, NULL);
 }
 
 /* On a read-only medium, or a full one, the -shm of a WAL file cannot be made. With

@@ -8,6 +8,7 @@
 #include "spool/manage.h"
 
 #define RUN_MAX 128
+#define RUN_GAP 16 /* ids; what is on its way meanwhile lies between, and is looked at */
 #define KEY_MEMORY_MS (24LL * 3600 * 1000)
 
 struct tally {
@@ -85,58 +86,68 @@ static enum spool_status remove_one(struct spool *spool, struct spool_change *ch
 	return status;
 }
 
-/* True when all rows of the run, whose ids follow each other, are the ones that were
- * delivered. */
-static bool is_whole_run(struct spool *spool, struct spool_change *const *run, int count)
-{
-	char uuids[RUN_MAX * RECORD_UUID_SIZE];
-	for (int i = 0; i < count; i++)
-		memcpy(uuids + i * RECORD_UUID_SIZE, run[i]->uuid, RECORD_UUID_SIZE);
-	sqlite3_stmt *row = spool_statement(spool, COUNT_RUN);
-	if (row == NULL)
-		return false;
-	(void)sqlite3_bind_int64(row, 1, run[0]->id);
-	(void)sqlite3_bind_int64(row, 2, run[count - 1]->id);
-	(void)sqlite3_bind_blob(row, 3, uuids, count * RECORD_UUID_SIZE, SQLITE_STATIC);
-	bool whole = sqlite3_step(row) == SQLITE_ROW && sqlite3_column_int(row, 0) == count;
-	(void)sqlite3_reset(row);
-	(void)sqlite3_bind_null(row, 3);
-	return whole;
-}
-
-/* Many at once where possible, which costs a fraction; else one by one, which tells
- * what became of each. */
-static enum spool_status remove_run(struct spool *spool, struct spool_change *const *run,
-                                    int count, struct tally *tally)
-{
-	enum spool_status status = SPOOL_REFUSED;
-	if (count > 1 && is_whole_run(spool, run, count)) {
-		sqlite3_stmt *bound = spool_statement(spool, REMOVE_RUN);
-		if (bound == NULL)
-			return spool->error.status;
-		(void)sqlite3_bind_int64(bound, 1, run[0]->id);
-		(void)sqlite3_bind_int64(bound, 2, run[count - 1]->id);
-		status = spool_finish(spool, bound);
-	}
-	if (status == SPOOL_REFUSED) {
-		status = SPOOL_OK;
-		for (int i = 0; status == SPOOL_OK && i < count; i++)
-			status = remove_one(spool, run[i], tally);
-		return status;
-	}
-	for (int i = 0; status == SPOOL_OK && i < count; i++) {
-		run[i]->missed = run[i]->refused = false;
-		tally->delivered++;
-		tally->out_bytes += run[i]->bytes;
-	}
-	return status;
-}
-
 static int compare_ids(const void *left, const void *right)
 {
 	int64_t a = (*(struct spool_change *const *)left)->id;
 	int64_t b = (*(struct spool_change *const *)right)->id;
 	return a < b ? -1 : a > b;
+}
+
+/* Asked of each row of a run's range as it is about to go: ids alone do not tell, since a
+ * producer may have put another row in its place. */
+static void is_delivered(sqlite3_context *context, int count, sqlite3_value **values)
+{
+	const struct spool *spool = sqlite3_user_data(context);
+	struct spool_change one = { .id = sqlite3_value_int64(values[0]) }, *wanted = &one;
+	struct spool_change **found =
+		bsearch(&wanted, spool->run, spool->run_count, sizeof *spool->run, compare_ids);
+	(void)count;
+	bool is = found != NULL &&
+	          ((*found)->uuid[0] == '\0' ||
+	           (sqlite3_value_bytes(values[1]) == RECORD_UUID_SIZE &&
+	            memcmp(sqlite3_value_blob(values[1]), (*found)->uuid, RECORD_UUID_SIZE) == 0));
+	if (is)
+		(*found)->missed = false;
+	sqlite3_result_int(context, is);
+}
+
+int spool_know_delivered(struct spool *spool)
+{
+	return sqlite3_create_function_v2(spool->db, SPOOL_IS_DELIVERED, 2,
+	                                  SQLITE_UTF8 | SQLITE_DIRECTONLY, spool, is_delivered,
+	                                  NULL, NULL, NULL);
+}
+
+/* All at once, which costs a fraction; where the tables refuse that, one by one, which
+ * tells what became of each. */
+static enum spool_status remove_run(struct spool *spool, struct spool_change **run,
+                                    size_t count, struct tally *tally)
+{
+	sqlite3_stmt *bound = spool_statement(spool, REMOVE_RUN);
+	if (bound == NULL)
+		return spool->error.status;
+	for (size_t i = 0; i < count; i++) {
+		run[i]->missed = true;
+		run[i]->refused = false;
+	}
+	spool->run = run;
+	spool->run_count = count;
+	(void)sqlite3_bind_int64(bound, 1, run[0]->id);
+	(void)sqlite3_bind_int64(bound, 2, run[count - 1]->id);
+	enum spool_status status = spool_finish(spool, bound);
+	if (status == SPOOL_REFUSED) {
+		status = SPOOL_OK;
+		for (size_t i = 0; status == SPOOL_OK && i < count; i++)
+			status = remove_one(spool, run[i], tally);
+		return status;
+	}
+	for (size_t i = 0; status == SPOOL_OK && i < count; i++) {
+		if (run[i]->missed)
+			continue;
+		tally->delivered++;
+		tally->out_bytes += run[i]->bytes;
+	}
+	return status;
 }
 
 /* Removes the rows of all that were delivered. */
@@ -152,9 +163,11 @@ static enum spool_status remove_delivered(struct spool *spool, struct spool_chan
 				some[taken++] = &changes[at];
 		qsort(some, taken, sizeof some[0], compare_ids);
 		for (size_t first = 0, end; status == SPOOL_OK && first < taken; first = end) {
-			for (end = first + 1; end < taken && some[end]->id == some[end - 1]->id + 1; end++) {
-			}
-			status = remove_run(spool, some + first, (int)(end - first), tally);
+			end = first + 1;
+			while (end < taken &&
+			       (uint64_t)some[end]->id - (uint64_t)some[end - 1]->id <= RUN_GAP)
+				end++;
+			status = remove_run(spool, some + first, end - first, tally);
 		}
 	}
 	return status;

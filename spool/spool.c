@@ -73,10 +73,8 @@ static const char *const query_sql[QUERY_COUNT] = {
 	                 "SELECT key, ?3 FROM interactions" SAME_ROW " AND key IS NOT NULL",
 	[FORGET_OLD_KEYS] = "DELETE FROM known_keys WHERE delivered_at < ?1",
 	[REMOVE] = "DELETE FROM interactions" SAME_ROW,
-	/* ?3: the uuids of the rows from ?1 to ?2, one after another. */
-	[COUNT_RUN] = "SELECT count(*) FROM interactions WHERE id BETWEEN ?1 AND ?2 "
-	              "AND CAST(uuid AS BLOB) = substr(?3, (id - ?1) * 32 + 1, 32)",
-	[REMOVE_RUN] = "DELETE FROM interactions WHERE id BETWEEN ?1 AND ?2",
+	[REMOVE_RUN] = "DELETE FROM interactions WHERE id BETWEEN ?1 AND ?2 "
+	               "AND " SPOOL_IS_DELIVERED "(id, uuid)",
 	[BURY] = "INSERT OR IGNORE INTO dead_letters (" DEAD_COLUMNS ") "
 	         "SELECT " COLUMNS ", ?3, ?4, ?5, ?6, ?7 FROM interactions" SAME_ROW,
 	/* Only where a producer reused the id of a dead letter. */

@@ -204,13 +204,15 @@ int fuzz_payload(const uint8_t *data, size_t size)
 	size_t room = 0;
 	char *text = fuzz_text(data, size);
 	read_record(text, size, &record, &frame);
-	const struct payload_fault *fault = payload_measure(&record, &frame, &room);
+	const struct payload_fault *fault = payload_build(&record, &frame, NULL, 0, &room);
 	if (fault == NULL) {
 		/* Without a byte to spare, so that writing too far is seen. */
 		char *payload = malloc(room + 1);
 		HOLDS(payload != NULL);
 		char *exact = malloc(room);
-		HOLDS(exact != NULL && payload_write(&record, &frame, exact) == room);
+		size_t again = 0;
+		HOLDS(exact != NULL && payload_build(&record, &frame, exact, room, &again) == NULL &&
+		      again == room);
 		memcpy(payload, exact, room);
 		payload[room] = '\0';
 		expect_payload((struct slice){ exact, room }, &record, &frame);

@@ -131,9 +131,11 @@ static size_t scan(struct spool *spool, struct spool_change *changes)
 		int64_t id = place.id;
 		if (status == SPOOL_OK && spool_load(spool, id, &record) == SPOOL_OK) {
 			struct spool_change *change = &changes[count];
-			if (payload_measure(&record, &frame, &size) == NULL) {
+			if (payload_build(&record, &frame, NULL, 0, &size) == NULL) {
 				char *payload = malloc(size);
-				HOLDS(payload != NULL && payload_write(&record, &frame, payload) == size);
+				size_t again = 0;
+				HOLDS(payload != NULL && payload_build(&record, &frame, payload, size, &again) ==
+				      NULL && again == size);
 				free(payload);
 			}
 			*change = (struct spool_change){

@@ -54,12 +54,12 @@ static struct text post_in(const struct record *record, const struct payload_fra
 	size_t size = 0;
 	char *out;
 
-	fault = payload_measure(record, with, &size);
+	fault = payload_build(record, with, NULL, 0, &size);
 	if (fault)
 		fail_msg("%s: %s", fault->code, fault->sentence);
 	out = malloc(size);
 	assert_non_null(out);
-	assert_int_equal(payload_write(record, with, out), size);
+	assert_null(payload_build(record, with, out, size, &size));
 	return (struct text){ out, size };
 }
 
@@ -74,11 +74,33 @@ static void assert_payload(const struct record *record, const char *expected)
 	free((char *)payload.bytes);
 }
 
+static void what_does_not_fit_is_measured_and_not_written_past_the_room(void **state)
+{
+	struct record record = minimal();
+	struct payload_frame with = frame();
+	struct text whole = post_in(&record, &with);
+
+	(void)state;
+	for (size_t room = 0; room <= whole.size; room++) {
+		/* Without a byte to spare, so that the sanitizers see what is too far. */
+		char *out = malloc(room + (room == 0));
+		size_t size = 0;
+
+		assert_non_null(out);
+		assert_null(payload_build(&record, &with, out, room, &size));
+		assert_int_equal(size, whole.size);
+		if (room == whole.size)
+			assert_memory_equal(out, whole.bytes, room);
+		free(out);
+	}
+	free((char *)whole.bytes);
+}
+
 static void assert_fault(const struct record *record, const char *code, const char *names)
 {
 	struct payload_frame with = frame();
 	size_t size = 4711;
-	const struct payload_fault *fault = payload_measure(record, &with, &size);
+	const struct payload_fault *fault = payload_build(record, &with, NULL, 0, &size);
 
 	if (!fault)
 		fail_msg("expected %s about %s, but it passed", code, names);
@@ -573,7 +595,7 @@ static void bodies_pass_at_the_deepest_nesting_and_are_faulted_beyond(void **sta
 		memset(text + depth, ']', depth);
 		record.response_body = (struct text){ text, 2 * depth };
 		if (depth == JSON_DEPTH_MAX)
-			assert_null(payload_measure(&record, &with, &size));
+			assert_null(payload_build(&record, &with, NULL, 0, &size));
 		else
 			assert_fault(&record, "bad-json", "response_body");
 	}
@@ -623,7 +645,7 @@ static void is_authenticated_is_nothing_but_0_or_1(void **state)
 	record.user_id = T("u");
 	for (int64_t value = 0; value <= 1; value++) {
 		record.is_authenticated = N(value);
-		assert_null(payload_measure(&record, &with, &size));
+		assert_null(payload_build(&record, &with, NULL, 0, &size));
 	}
 	record.is_authenticated = N(2);
 	assert_fault(&record, "bad-number", "is_authenticated");
@@ -639,7 +661,7 @@ static void seconds_for_milliseconds_are_not_judged_without_a_clock(void **state
 
 	(void)state;
 	record.request_at = N(1696450259);
-	assert_null(payload_measure(&record, &with, &size));
+	assert_null(payload_build(&record, &with, NULL, 0, &size));
 }
 
 static void a_user_needs_an_id_or_an_email(void **state)
@@ -726,7 +748,7 @@ static void every_other_model_is_sent(void **state)
 		size_t size;
 
 		record.model_id = (struct text){ models[i], strlen(models[i]) };
-		if (payload_measure(&record, &with, &size))
+		if (payload_build(&record, &with, NULL, 0, &size))
 			fail_msg("%s was faulted", models[i]);
 	}
 }
@@ -769,7 +791,7 @@ static void the_first_of_several_faults_is_named_in_a_fixed_order(void **state)
 	struct payload_frame with = frame();
 	size_t size;
 
-	assert_null(payload_measure(&record, &with, &size));
+	assert_null(payload_build(&record, &with, NULL, 0, &size));
 }
 
 /* --- At random ---------------------------------------------------------- */
@@ -931,6 +953,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_not_set_is_absent),
+		cmocka_unit_test(what_does_not_fit_is_measured_and_not_written_past_the_room),
 		cmocka_unit_test(a_full_record_has_every_member_in_the_documented_order),
 		cmocka_unit_test(an_empty_string_and_a_zero_are_values),
 		cmocka_unit_test(an_email_alone_makes_a_user),
