@@ -599,6 +599,24 @@ static void a_run_of_delivered_rows_goes_at_once_and_what_was_replaced_in_it_sta
 	assert_true(balanced(place));
 }
 
+static void what_stands_between_delivered_rows_and_is_on_its_way_stays(void **state)
+{
+	struct place *place = *state;
+	struct spool_change changes[15];
+	insert(place, 60);
+	/* Near each other, then far apart. */
+	for (int64_t i = 0; i < 15; i++)
+		changes[i] = change_for(place, CHANGE_DELIVERED, i < 13 ? 3 * i + 1 : 20 * i - 221);
+	assert_int_equal(spool_apply(place->spool, changes, 15, WALL), SPOOL_OK);
+	for (int i = 0; i < 15; i++)
+		assert_false(changes[i].missed);
+	assert_int_equal(ask(place, "SELECT count(*) FROM interactions WHERE id NOT IN "
+	                            "(1, 4, 7, 10, 13, 16, 19, 22, 25, 28, 31, 34, 37, 39, 59)"), 45);
+	assert_int_equal(ask(place, "SELECT count(*) FROM interactions"), 45);
+	assert_int_equal(ask(place, "SELECT delivered FROM ledger"), 15);
+	assert_true(balanced(place));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -627,6 +645,7 @@ int main(void)
 		EACH(an_examination_finds_what_is_not_the_schemas),
 		EACH(a_count_that_takes_too_long_is_given_up),
 		EACH(a_run_of_delivered_rows_goes_at_once_and_what_was_replaced_in_it_stays),
+		EACH(what_stands_between_delivered_rows_and_is_on_its_way_stays),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
