@@ -545,12 +545,11 @@ static size_t known_ahead(const struct ship *ship)
 	return ship->roster.ready.count + ship->roster.cold.count + ship->job->load_count;
 }
 
-/* Whether to look for more. While records go out, only when half of those known ahead have
- * gone: a look brings many at the price of one. */
+/* Whether to look for more: a look brings many at the price of one. */
 static bool wants_more(const struct ship *ship)
 {
 	bool going = ship->breaker.state == DESTINATION_UP && ship->roster.flying.count > 0;
-	return ship->more && known_ahead(ship) < (going ? WINDOW / 2 + 1 : WINDOW);
+	return ship->more && known_ahead(ship) + (going ? LOOK_FOR : 1) <= WINDOW;
 }
 
 bool claim_is_full(const struct ship *ship)
@@ -700,8 +699,10 @@ static void prepare_scan(struct ship *ship)
 		ship->more = false; /* a wake while the job runs sets it again */
 		job->scan = SCAN_ANY;
 		job->from = ship->frontier;
-		_Static_assert(WINDOW <= JOB_ENTRIES, "what is loaded counts for both");
+		_Static_assert(WINDOW / 2 <= JOB_ENTRIES, "what is loaded has room, too");
 		job->room_entries = WINDOW - known_ahead(ship);
+		if (job->room_entries > JOB_ENTRIES - job->load_count)
+			job->room_entries = JOB_ENTRIES - job->load_count;
 		for (size_t i = 0; i < APP_PLACES; i++)
 			job->skip_app[i] = flow_is_aside(&ship->apps[i]);
 	}

@@ -15,7 +15,9 @@
 #define SETTLE_COUNT 128       /* settle at once when so many have a verdict, */
 #define SETTLE_AGE 20         /* or after so many ms, or when nothing is in flight */
 #define UNSETTLED_MAX 256     /* in flight and unsettled: what a crash can send twice */
-#define WINDOW 128            /* records known ahead of those in flight */
+#define WINDOW 192            /* records known ahead of those in flight, for as long as a disk
+                                 takes to sync */
+#define LOOK_FOR 64           /* so many at least by one look, while records go out */
 #define WAITING_MAX 1024      /* records that fail by themselves and are kept in memory */
 #define KEPT_MAX 1000
 #define TRIED_MAX 16          /* sessions that a held app's probes go through in turn */

@@ -361,6 +361,7 @@ static void work(struct job *job, struct spool **spool, const char *path)
 		job->skipped_app[i] = INT64_MAX;
 	if (!follow_path(job, spool, path))
 		return;
+	spool_tidy_later(*spool);
 
 	if (job->change_count > 0) {
 		job->settled = spool_apply(*spool, job->changes, job->change_count, job->wall);

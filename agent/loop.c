@@ -145,6 +145,7 @@ struct loop {
 	int64_t busy_since;   /* since then */
 	struct job *job;      /* given, not yet done */
 	struct job *done_job; /* done, not yet taken */
+	bool tidying;         /* the worker is at what nobody waits for */
 	bool quit;
 	struct spool *spool;
 
@@ -349,7 +350,12 @@ static void work(void *context)
 		uv_mutex_lock(&loop->mutex);
 		loop->job = NULL;
 		loop->done_job = job;
+		loop->tidying = true;
 		(void)uv_async_send(&loop->done); /* fails only after its close */
+		uv_mutex_unlock(&loop->mutex);
+		spool_tidy(loop->spool);
+		uv_mutex_lock(&loop->mutex);
+		loop->tidying = false;
 	}
 	uv_mutex_unlock(&loop->mutex);
 	lock_lend_stack(NULL);
@@ -1358,14 +1364,14 @@ static bool end_worker(struct loop *loop)
 	uv_mutex_lock(&loop->mutex);
 	loop->quit = true;
 	uv_cond_signal(&loop->wanted);
-	while (loop->job != NULL && left > 0) {
+	while ((loop->job != NULL || loop->tidying) && left > 0) {
 		uv_mutex_unlock(&loop->mutex);
 		struct timespec moment = { 0, 5000000 };
 		(void)nanosleep(&moment, NULL);
 		uv_mutex_lock(&loop->mutex);
 		left = loop->stop_at + STOP_LIMIT - world_now(NULL);
 	}
-	bool ended = loop->job == NULL;
+	bool ended = loop->job == NULL && !loop->tidying;
 	uv_mutex_unlock(&loop->mutex);
 	return ended;
 }

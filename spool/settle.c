@@ -388,13 +388,52 @@ static void checkpoint(struct spool *spool)
 		spool_take_ballast(spool);
 	}
 	spool->wal_frames = 0;
+	spool->version = -1;
+}
+
+static bool is_due(struct spool *spool)
+{
+	if (spool->wal_frames < CHECKPOINT_FRAMES && spool->checkpoint_frames > CHECKPOINT_FRAMES)
+		spool->checkpoint_frames = CHECKPOINT_FRAMES;
+	return spool->wal_frames >= spool->checkpoint_frames;
 }
 
 void spool_checkpoint_if_due(struct spool *spool)
 {
-	if (spool->wal_frames < CHECKPOINT_FRAMES && spool->checkpoint_frames > CHECKPOINT_FRAMES)
-		spool->checkpoint_frames = CHECKPOINT_FRAMES;
-	if (spool->wal_frames >= spool->checkpoint_frames)
+	if (is_due(spool))
+		checkpoint(spool);
+}
+
+/* -1 where it cannot be had. */
+static int64_t data_version(struct spool *spool)
+{
+	int64_t version;
+	return spool_one_number(spool, DATA_VERSION, -1, &version) == SPOOL_OK ? version : -1;
+}
+
+/* Now, if it was put off for long enough or room is wanted at once. */
+static void tidy_after_commit(struct spool *spool)
+{
+	spool->version = -1;
+	if (!is_due(spool))
+		return;
+	if (spool->tidies_later && spool->checkpoint_frames > 0 &&
+	    spool->wal_frames - CHECKPOINT_FRAMES < spool->checkpoint_frames)
+		spool->version = data_version(spool);
+	else
+		checkpoint(spool);
+}
+
+void spool_tidy_later(struct spool *spool)
+{
+	spool->tidies_later = true;
+}
+
+/* Where another has committed since our own commit, it may have copied all back itself: the next
+ * commit of our own makes sure again that there is something to copy. */
+void spool_tidy(struct spool *spool)
+{
+	if (spool != NULL && spool->version >= 0 && data_version(spool) == spool->version)
 		checkpoint(spool);
 }
 
@@ -430,7 +469,7 @@ static enum spool_status end_write(struct spool *spool, enum spool_status status
 	if (status == SPOOL_OK)
 		status = spool_run(spool, COMMIT);
 	if (status == SPOOL_OK) {
-		spool_checkpoint_if_due(spool);
+		tidy_after_commit(spool);
 	} else if (!sqlite3_get_autocommit(spool->db)) {
 		struct spool_error first = spool->error;
 		(void)spool_run(spool, ROLLBACK);

@@ -104,6 +104,7 @@ static const char *const query_sql[QUERY_COUNT] = {
 	[SET_LIMITS] = "UPDATE ledger SET max_spool = ?1, max_record = ?2, drop_oldest = ?3 "
 	               "WHERE one = 1 AND "
 	               "(max_spool <> ?1 OR max_record <> ?2 OR drop_oldest <> ?3)",
+	[DATA_VERSION] = "PRAGMA data_version",
 	[ADD_RECEIPT] = "INSERT OR REPLACE INTO receipts "
 	                "(delivered_at, id, uuid, request_at, bytes, http_status) "
 	                "VALUES (?1, ?2, ?3, ?4, ?5, ?6)",

@@ -175,6 +175,14 @@ struct spool_change {
 enum spool_status spool_apply(struct spool *spool, struct spool_change *changes,
                               size_t count, int64_t wall);
 
+/* Settling makes the -wal grow, and copying it back takes as long as the disk takes to sync.
+ * From now on that is left, for a while, to spool_tidy(). */
+void spool_tidy_later(struct spool *spool);
+
+/* Copies the -wal back where that is due. To be called when a settle was told to whoever waits
+ * for it, and nothing else is to be read first. NULL is allowed. */
+void spool_tidy(struct spool *spool);
+
 /* How long what is done with is kept, ms; INT64_MAX: for ever. */
 struct spool_keep {
 	int64_t dead, delivered;

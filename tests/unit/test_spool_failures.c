@@ -873,6 +873,60 @@ static void a_run_that_cannot_leave_at_once_leaves_later(void **state)
 	}
 }
 
+/* Notes until so many frames are in the -wal; how often it was copied back meanwhile. */
+static int grow_wal(struct place *place, int frames)
+{
+	static const struct fault none = { .name = "none", .sqlite = SQLITE_BUSY };
+	static char value[3000];
+	struct spool_change note = { .kind = CHANGE_NOTE, .name = "n", .value = value };
+	memset(value, 'v', sizeof value - 1);
+	faults.only = "checkpoint";
+	fail_after(&none, INT_MAX, false);
+	for (int before = 0; place->spool->wal_frames >= before && before < frames;) {
+		before = place->spool->wal_frames;
+		assert_int_equal(spool_apply(place->spool, &note, 1, WALL), SPOOL_OK);
+	}
+	int copied = INT_MAX - faults.left;
+	(void)stop_failing();
+	return copied;
+}
+
+static int tidy(struct place *place)
+{
+	static const struct fault none = { .name = "none", .sqlite = SQLITE_BUSY };
+	faults.only = "checkpoint";
+	fail_after(&none, INT_MAX, false);
+	spool_tidy(place->spool);
+	int copied = INT_MAX - faults.left;
+	(void)stop_failing();
+	return copied;
+}
+
+static void the_wal_is_copied_back_after_the_settle_and_only_while_it_surely_has_something(void **state)
+{
+	struct place *place = *state;
+	begin_again(place, true);
+	assert_int_equal(grow_wal(place, CHECKPOINT_FRAMES), 1); /* where nobody asked for less */
+
+	begin_again(place, true);
+	spool_tidy_later(place->spool);
+	assert_int_equal(tidy(place), 0);
+	assert_int_equal(grow_wal(place, CHECKPOINT_FRAMES), 0);
+	assert_int_equal(tidy(place), 1);
+	assert_int_equal(tidy(place), 0); /* never twice for the same frames */
+
+	/* Whoever commits may copy all back, too. */
+	assert_int_equal(grow_wal(place, CHECKPOINT_FRAMES), 0);
+	execute(place->path, "PRAGMA wal_autocheckpoint = 0; DELETE FROM interactions WHERE id = 14");
+	assert_int_equal(tidy(place), 0);
+	assert_int_equal(grow_wal(place, place->spool->wal_frames + 1), 0);
+	assert_int_equal(tidy(place), 1);
+
+	/* Who inserts all the time puts it off for a while. */
+	assert_int_equal(grow_wal(place, 3 * CHECKPOINT_FRAMES), 1);
+	spool_tidy(NULL);
+}
+
 /* Behind the damage there are rows, but none that was asked for. */
 static void damage_may_be_the_last_that_was_asked_for(void **state)
 {
@@ -1641,6 +1695,7 @@ int main(void)
 		HOLDS(a_shrinking_that_fails_keeps_all),
 		HOLDS(a_salvage_that_fails_can_be_repeated_and_keeps_all),
 		HOLDS(a_run_that_cannot_leave_at_once_leaves_later),
+		HOLDS(the_wal_is_copied_back_after_the_settle_and_only_while_it_surely_has_something),
 		HOLDS(damage_may_be_the_last_that_was_asked_for),
 		HOLDS(a_salvage_of_what_is_badly_damaged_may_fail_anywhere),
 		HOLDS(what_the_storage_does_not_give_is_told_to_be_lost),
