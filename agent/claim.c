@@ -699,7 +699,8 @@ static void prepare_scan(struct ship *ship)
 		ship->more = false; /* a wake while the job runs sets it again */
 		job->scan = SCAN_ANY;
 		job->from = ship->frontier;
-		_Static_assert(WINDOW / 2 <= JOB_ENTRIES, "what is loaded has room, too");
+		_Static_assert(WINDOW / 2 + ROSTER_SESSION_ROOM <= JOB_ENTRIES,
+		               "there is room for what is loaded and for what is found");
 		job->room_entries = WINDOW - known_ahead(ship);
 		if (job->room_entries > JOB_ENTRIES - job->load_count)
 			job->room_entries = JOB_ENTRIES - job->load_count;

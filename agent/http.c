@@ -64,6 +64,8 @@ static size_t keep_body(char *data, size_t one, size_t size, void *context)
 {
 	struct http *http = context;
 	(void)one;
+	if (size == 0)
+		return 0;
 	if (size > HTTP_BODY_MAX - http->body_size) {
 		http->cut = true;
 		return 0; /* ends the transfer: an answer is never this long */

@@ -70,7 +70,7 @@ static struct payload_frame frame_for(const struct config *config, size_t app,
 static bool build(struct job *job, struct spool *spool, const struct record *record,
                   struct job_entry *entry)
 {
-	job->read = spool_attempts(spool, entry->id, &entry->attempts);
+	job->read = spool_attempts(spool, entry->id, record->uuid, &entry->attempts);
 	if (job->read != SPOOL_OK)
 		return false;
 	if (entry->attempts == SPOOL_DELIVERED) {
@@ -98,12 +98,13 @@ static bool build(struct job *job, struct spool *spool, const struct record *rec
 	}
 
 	struct payload_frame frame = frame_for(job->config, entry->app, record->format);
-	job->drafted = true;
-	entry->fault = payload_build(record, &frame, job->draft, sizeof job->draft, &entry->size);
+	entry->fault = payload_judge(record);
 	if (entry->fault != NULL) {
 		entry->state = ENTRY_FAULTY;
 		return true;
 	}
+	job->drafted = true;
+	entry->size = payload_write(record, &frame, job->draft, sizeof job->draft);
 	if (entry->size > job->room_bytes) {
 		entry->state = ENTRY_NO_ROOM;
 		job->need = entry->size;
@@ -120,7 +121,7 @@ static bool build(struct job *job, struct spool *spool, const struct record *rec
 	if (entry->size <= sizeof job->draft)
 		memcpy(entry->payload, job->draft, entry->size);
 	else
-		(void)payload_build(record, &frame, entry->payload, entry->size, &entry->size);
+		(void)payload_write(record, &frame, entry->payload, entry->size);
 	entry->state = ENTRY_LOADED;
 	if (job->room_bytes == SIZE_MAX)
 		job->room_bytes = (size_t)job->config->memory;

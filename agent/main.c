@@ -275,17 +275,17 @@ static int print_payload(const struct config *config, const struct record *recor
 		{ mask, sizeof mask - 1 }, { mask, sizeof mask - 1 },
 		config_find_format(config, record->format.bytes, record->format.size)
 	};
-	size_t size = 0;
-	const struct payload_fault *fault = payload_build(record, &frame, NULL, 0, &size);
+	const struct payload_fault *fault = payload_judge(record);
 	if (fault != NULL) {
 		(void)fprintf(stderr, "reconify-agent: record %" PRId64 " cannot be sent: %s: %s\n",
 		              record->id, fault->code, fault->sentence);
 		return EX_DATAERR;
 	}
+	size_t size = payload_write(record, &frame, NULL, 0);
 	char *payload = malloc(size + 1);
 	if (payload == NULL)
 		return complain(EX_OSERR, "no memory for this record");
-	(void)payload_build(record, &frame, payload, size, &size);
+	(void)payload_write(record, &frame, payload, size);
 	if (isatty(STDOUT_FILENO))
 		payload[size++] = '\n';
 	bool written = fwrite(payload, 1, size, stdout) == size && fflush(stdout) == 0;

@@ -42,7 +42,7 @@ static void put_number(struct sink *sink, int64_t value)
 	char digits[20];
 	size_t at = sizeof digits;
 
-	/* What is negative did not pass the judgement. */
+	/* What is negative did not pass payload_judge(). */
 	do {
 		digits[--at] = (char)('0' + value % 10);
 		value /= 10;
@@ -604,7 +604,7 @@ static const struct payload_fault *judge_format(const struct record *record)
 	return NULL;
 }
 
-static const struct payload_fault *judge(const struct record *record)
+const struct payload_fault *payload_judge(const struct record *record)
 {
 	const struct payload_fault *fault;
 
@@ -628,16 +628,11 @@ static const struct payload_fault *judge(const struct record *record)
 	return judge_format(record);
 }
 
-const struct payload_fault *payload_build(const struct record *record,
-                                          const struct payload_frame *frame,
-                                          char *out, size_t room, size_t *size)
+size_t payload_write(const struct record *record, const struct payload_frame *frame,
+                     char *out, size_t room)
 {
-	const struct payload_fault *fault = judge(record);
 	struct sink sink = { .out = out, .room = room };
 
-	if (fault)
-		return fault;
 	put_payload(&sink, record, frame);
-	*size = sink.size;
-	return NULL;
+	return sink.size;
 }

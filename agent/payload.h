@@ -32,18 +32,17 @@ struct payload_fault {
  * that is NULL means; "3.0.0" for one that is not known. Static storage. */
 const char *payload_version(struct text format);
 
-/* Judges `record` and, when it can be sent, returns NULL, with the size in bytes
- * of its payload in `*size`: like snprintf(3), but without a NUL, this is the size
- * that it would have in full, and the payload is there, in `out`, only where it
- * is no more than `room`. `out` may be NULL for a room of 0.
- *
- * Otherwise returns the fault and leaves `*size` alone. Everything is judged that
- * the table's triggers judge, since a producer may have written past them, but
- * for what takes a clock (seconds given for milliseconds) or the configuration
+/* Why `record` can never be sent; NULL: it can. Everything is judged that the
+ * table's triggers judge, since a producer may have written past them, but for
+ * what takes a clock (seconds given for milliseconds) or the configuration
  * (max_record). The order is fixed: required columns, UTF-8, bodies,
  * request_extra, numbers, the user, uuid, what the format allows. */
-const struct payload_fault *payload_build(const struct record *record,
-                                          const struct payload_frame *frame,
-                                          char *out, size_t room, size_t *size);
+const struct payload_fault *payload_judge(const struct record *record);
+
+/* The size in bytes of the payload of a record that payload_judge() has passed. Like
+ * snprintf(3), but without a NUL: the payload is there, in `out`, only where that
+ * is no more than `room`. `out` may be NULL for a room of 0. */
+size_t payload_write(const struct record *record, const struct payload_frame *frame,
+                     char *out, size_t room);
 
 #endif

@@ -297,7 +297,6 @@ bool probe_send(const struct config *config, const struct config_app *app,
                 struct probe_sent *sent, const char **why)
 {
 	struct timespec time;
-	size_t size = 0;
 	*why = "no random numbers, or no clock";
 	if (!make_uuid(sent->uuid) || clock_gettime(CLOCK_REALTIME, &time) != 0)
 		return false;
@@ -305,14 +304,15 @@ bool probe_send(const struct config *config, const struct config_app *app,
 	struct record record = test_record(sent->uuid, now);
 	struct payload_frame frame = { text_of(app->app_key), text_of(app->api_key),
 		                       config_find_format(config, "bedrock", 7) };
-	const struct payload_fault *fault = payload_build(&record, &frame, NULL, 0, &size);
+	const struct payload_fault *fault = payload_judge(&record);
 	*why = fault != NULL ? fault->sentence : "no memory";
+	size_t size = fault == NULL ? payload_write(&record, &frame, NULL, 0) : 0;
 	char *payload = fault == NULL ? malloc(size) : NULL;
 	if (payload == NULL || curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
 		free(payload);
 		return false;
 	}
-	(void)payload_build(&record, &frame, payload, size, &size);
+	(void)payload_write(&record, &frame, payload, size);
 	struct ship_post post = { NULL, payload, size, sent->uuid };
 	bool tried = post_payload(config, &post, now, sent, why);
 	secret_free(payload, size);

@@ -44,7 +44,6 @@ enum query {
 	GET_NOTE,
 	COUNT_FATES,
 	SET_LIMITS,
-	DATA_VERSION,
 	ADD_RECEIPT,
 	OLDEST_DEAD,
 	UNTIMED_DEAD,
@@ -86,8 +85,7 @@ struct spool {
 	int file;               /* O_PATH: knows the file without touching SQLite's locks */
 	int wal_frames;         /* after the last commit of our own */
 	int checkpoint_frames;  /* where the next checkpoint is due */
-	bool tidies_later;      /* and then it is left to spool_tidy(), */
-	int64_t version;        /* while others' commits still have this number; -1: it is not due */
+	bool tidies_later;      /* and then it is left, for a while, to spool_tidy() */
 	bool ballast;           /* the ballast file is there */
 	enum query scanning;    /* NEXT or NEXT_RECORD is half stepped; QUERY_COUNT: neither; */
 	int64_t scanned, limit; /* up to this id, towards that one */

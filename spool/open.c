@@ -452,7 +452,6 @@ struct spool *spool_open(const char *path, enum spool_mode mode, int64_t row_lim
 	}
 	spool->row_limit = row_limit > INT_MAX ? INT_MAX : (int)row_limit;
 	spool->checkpoint_frames = CHECKPOINT_FRAMES;
-	spool->version = -1;
 	spool->scanning = QUERY_COUNT;
 	spool->disk_patience = mode == SPOOL_READ ? 0 : DISK_PATIENCE;
 	spool->file = open(path, O_PATH | O_CLOEXEC);

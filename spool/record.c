@@ -1,6 +1,6 @@
-/* What a record weighs against the spool's limits.
+/* What a record weighs against the spool's limits, and the mark of one that was delivered.
  *
- * It must agree with the sum in the triggers of schema/spool.sql to the byte:
+ * The weight must agree with the sum in the triggers of schema/spool.sql to the byte:
  * what an insert adds to the ledger is what settling takes away again.
  */
 #include "spool/record.h"
@@ -20,4 +20,14 @@ int64_t record_bytes(const struct record *record)
 		if (texts[i]->bytes)
 			bytes += (int64_t)texts[i]->size;
 	return bytes;
+}
+
+int64_t record_delivered_mark(struct text uuid)
+{
+	/* FNV-1a (draft-eastlake-fnv) */
+	uint64_t hash = 14695981039346656037ULL;
+
+	for (size_t i = 0; i < uuid.size; i++)
+		hash = (hash ^ (unsigned char)uuid.bytes[i]) * 1099511628211ULL;
+	return -(int64_t)(hash >> 1) - 1;
 }

@@ -49,4 +49,8 @@ struct record {
 #define RECORD_FIXED_BYTES 128
 int64_t record_bytes(const struct record *record);
 
+/* Stands in the place of attempts of a record that was delivered and could not be deleted.
+ * Negative, and of its uuid: a number that damage changed says that of no record. */
+int64_t record_delivered_mark(struct text uuid);
+
 #endif

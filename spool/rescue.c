@@ -393,7 +393,7 @@ static bool prepare_all(struct rescue *rescue)
 		"response_body IS ?"
 	};
 	/* Delivered, and only kept from being deleted by the damage. */
-	rescue->gone = prepare(rescue, "SELECT 1 FROM attempts WHERE id = ? AND attempts = -1");
+	rescue->gone = prepare(rescue, "SELECT 1 FROM attempts WHERE id = ? AND attempts = ?");
 	for (size_t i = 0; i < 2; i++)
 		rescue->twins[i] = prepare(rescue, twins[i]);
 	bool done = rescue->inserts[INTERACTIONS] != NULL && rescue->inserts[DEAD_LETTERS] != NULL &&
@@ -468,6 +468,13 @@ static void make_dead(const struct rescue *rescue, struct cell *cell)
 	cell->column_count = SPOOL_DEAD_COLUMNS;
 }
 
+static int64_t mark_of(const struct cell *cell)
+{
+	const struct spool_value *uuid = &cell->columns[UUID_COLUMN];
+	struct text none = { NULL, 0 };
+	return record_delivered_mark(uuid->kind == VALUE_TEXT ? uuid->text : none);
+}
+
 /* Keeps a record, unless it is there already: also in the other table, where damage let
  * both ends of its move from one to the other be seen; unless their texts differ. */
 static bool keep_record(struct rescue *rescue, enum table from, struct cell *cell, bool doubtful)
@@ -486,6 +493,7 @@ static bool keep_record(struct rescue *rescue, enum table from, struct cell *cel
 		return true;
 	if (from == INTERACTIONS) {
 		(void)sqlite3_bind_int64(rescue->gone, 1, cell->id);
+		(void)sqlite3_bind_int64(rescue->gone, 2, mark_of(cell));
 		bool gone = sqlite3_step(rescue->gone) == SQLITE_ROW;
 		(void)sqlite3_reset(rescue->gone);
 		rescue->delivered += gone;

@@ -8,7 +8,6 @@
 #include "spool/manage.h"
 
 #define RUN_MAX 128
-#define RUN_GAP 16 /* ids; what is on its way meanwhile lies between, and is looked at */
 #define KEY_MEMORY_MS (24LL * 3600 * 1000)
 
 struct tally {
@@ -71,19 +70,12 @@ static enum spool_status note_delivered(struct spool *spool, const struct spool_
 	return status;
 }
 
-static enum spool_status remove_one(struct spool *spool, struct spool_change *change,
-                                    struct tally *tally)
+static enum spool_status remove_one(struct spool *spool, struct spool_change *change)
 {
 	enum spool_status status = run_for_row(spool, REMOVE, change);
 	change->refused = status == SPOOL_REFUSED;
 	change->missed = status == SPOOL_OK && sqlite3_changes(spool->db) == 0;
-	if (change->refused)
-		return SPOOL_OK;
-	if (status == SPOOL_OK && !change->missed) {
-		tally->delivered++;
-		tally->out_bytes += change->bytes;
-	}
-	return status;
+	return forgive(status);
 }
 
 static int compare_ids(const void *left, const void *right)
@@ -118,31 +110,30 @@ int spool_know_delivered(struct spool *spool)
 	                                  NULL, NULL, NULL);
 }
 
-/* All at once, which costs a fraction; where the tables refuse that, one by one, which
- * tells what became of each. */
+/* All at once, which costs a fraction; one by one what the tables keep from leaving so, or
+ * what is not found so. */
 static enum spool_status remove_run(struct spool *spool, struct spool_change **run,
                                     size_t count, struct tally *tally)
 {
-	sqlite3_stmt *bound = spool_statement(spool, REMOVE_RUN);
-	if (bound == NULL)
-		return spool->error.status;
 	for (size_t i = 0; i < count; i++) {
 		run[i]->missed = true;
 		run[i]->refused = false;
 	}
 	spool->run = run;
 	spool->run_count = count;
-	(void)sqlite3_bind_int64(bound, 1, run[0]->id);
-	(void)sqlite3_bind_int64(bound, 2, run[count - 1]->id);
-	enum spool_status status = spool_finish(spool, bound);
-	if (status == SPOOL_REFUSED) {
-		status = SPOOL_OK;
-		for (size_t i = 0; status == SPOOL_OK && i < count; i++)
-			status = remove_one(spool, run[i], tally);
-		return status;
+	sqlite3_stmt *bound = spool_statement(spool, REMOVE_RUN);
+	enum spool_status status = spool->error.status;
+	if (bound != NULL) {
+		(void)sqlite3_bind_int64(bound, 1, run[0]->id);
+		(void)sqlite3_bind_int64(bound, 2, run[count - 1]->id);
+		status = spool_finish(spool, bound);
 	}
+	bool failed = status == SPOOL_REFUSED;
+	status = forgive(status);
 	for (size_t i = 0; status == SPOOL_OK && i < count; i++) {
-		if (run[i]->missed)
+		if (failed || run[i]->missed)
+			status = remove_one(spool, run[i]);
+		if (run[i]->missed || run[i]->refused)
 			continue;
 		tally->delivered++;
 		tally->out_bytes += run[i]->bytes;
@@ -163,10 +154,8 @@ static enum spool_status remove_delivered(struct spool *spool, struct spool_chan
 				some[taken++] = &changes[at];
 		qsort(some, taken, sizeof some[0], compare_ids);
 		for (size_t first = 0, end; status == SPOOL_OK && first < taken; first = end) {
-			end = first + 1;
-			while (end < taken &&
-			       (uint64_t)some[end]->id - (uint64_t)some[end - 1]->id <= RUN_GAP)
-				end++;
+			for (end = first + 1; end < taken && some[end]->id == some[end - 1]->id + 1; end++) {
+			}
 			status = remove_run(spool, some + first, end - first, tally);
 		}
 	}
@@ -388,7 +377,6 @@ static void checkpoint(struct spool *spool)
 		spool_take_ballast(spool);
 	}
 	spool->wal_frames = 0;
-	spool->version = -1;
 }
 
 static bool is_due(struct spool *spool)
@@ -404,36 +392,13 @@ void spool_checkpoint_if_due(struct spool *spool)
 		checkpoint(spool);
 }
 
-/* -1 where it cannot be had. */
-static int64_t data_version(struct spool *spool)
-{
-	int64_t version;
-	return spool_one_number(spool, DATA_VERSION, -1, &version) == SPOOL_OK ? version : -1;
-}
-
-/* Now, if it was put off for long enough or room is wanted at once. */
+/* Now, if it was put off for long enough, or room is short: then what a producer writes into
+ * the -wal first may be room that there is not. */
 static void tidy_after_commit(struct spool *spool)
 {
-	spool->version = -1;
-	if (!is_due(spool))
-		return;
-	if (spool->tidies_later && spool->checkpoint_frames > 0 &&
-	    spool->wal_frames - CHECKPOINT_FRAMES < spool->checkpoint_frames)
-		spool->version = data_version(spool);
-	else
-		checkpoint(spool);
-}
-
-void spool_tidy_later(struct spool *spool)
-{
-	spool->tidies_later = true;
-}
-
-/* Where another has committed since our own commit, it may have copied all back itself: the next
- * commit of our own makes sure again that there is something to copy. */
-void spool_tidy(struct spool *spool)
-{
-	if (spool != NULL && spool->version >= 0 && data_version(spool) == spool->version)
+	bool later = spool->tidies_later && spool->ballast && spool->checkpoint_frames > 0 &&
+	             spool->wal_frames - CHECKPOINT_FRAMES / 2 < spool->checkpoint_frames;
+	if (!later && is_due(spool))
 		checkpoint(spool);
 }
 
@@ -511,7 +476,7 @@ static enum spool_status apply_all(struct spool *spool, struct spool_change *cha
 }
 
 /* So that neither a restart nor a salvage sends it again. Where this fails, they do. */
-static void mark_delivered(struct spool *spool, int64_t id)
+static void mark_delivered(struct spool *spool, const struct spool_change *change)
 {
 	struct spool_error first = spool->error;
 	sqlite3_stmt *bound = NULL;
@@ -519,8 +484,9 @@ static void mark_delivered(struct spool *spool, int64_t id)
 		enum spool_status status = SPOOL_DAMAGED;
 		bound = spool_statement(spool, SET_ATTEMPTS);
 		if (bound != NULL) {
-			(void)sqlite3_bind_int64(bound, 1, id);
-			(void)sqlite3_bind_int64(bound, 2, -1);
+			struct text uuid = { change->uuid, strlen(change->uuid) };
+			(void)sqlite3_bind_int64(bound, 1, change->id);
+			(void)sqlite3_bind_int64(bound, 2, record_delivered_mark(uuid));
 			status = spool_finish(spool, bound);
 		}
 		(void)end_write(spool, status);
@@ -539,7 +505,7 @@ static enum spool_status apply_bare(struct spool *spool, struct spool_change *ch
 		change->missed = false;
 		change->refused = change->damaged = true;
 		if (change->kind == CHANGE_DELIVERED)
-			mark_delivered(spool, change->id);
+			mark_delivered(spool, change);
 		return SPOOL_OK;
 	}
 	if (status == SPOOL_OK) {
@@ -591,6 +557,23 @@ enum spool_status spool_apply(struct spool *spool, struct spool_change *changes,
 		(void)spool_overwrite(spool, false);
 	spool->error = error;
 	return status;
+}
+
+void spool_tidy_later(struct spool *spool)
+{
+	spool->tidies_later = true;
+}
+
+/* Others may have copied all back since the last commit of our own: one more makes sure that
+ * there is something to copy. */
+void spool_tidy(struct spool *spool)
+{
+	struct spool_change note = { .kind = CHANGE_NOTE, .name = "tidied", .value = "" };
+	if (spool == NULL || !spool->tidies_later || !is_due(spool))
+		return;
+	spool->tidies_later = false;
+	(void)spool_apply(spool, &note, 1, 0);
+	spool->tidies_later = true;
 }
 
 /* --- Giving space back --------------------------------------------------- */

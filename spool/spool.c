@@ -104,7 +104,6 @@ static const char *const query_sql[QUERY_COUNT] = {
 	[SET_LIMITS] = "UPDATE ledger SET max_spool = ?1, max_record = ?2, drop_oldest = ?3 "
 	               "WHERE one = 1 AND "
 	               "(max_spool <> ?1 OR max_record <> ?2 OR drop_oldest <> ?3)",
-	[DATA_VERSION] = "PRAGMA data_version",
 	[ADD_RECEIPT] = "INSERT OR REPLACE INTO receipts "
 	                "(delivered_at, id, uuid, request_at, bytes, http_status) "
 	                "VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -598,7 +597,8 @@ enum spool_status spool_load_dead(struct spool *spool, int64_t id, struct record
 	return status;
 }
 
-enum spool_status spool_attempts(struct spool *spool, int64_t id, unsigned *attempts)
+enum spool_status spool_attempts(struct spool *spool, int64_t id, struct text uuid,
+                                 unsigned *attempts)
 {
 	*attempts = 0;
 	if (spool->no_attempts)
@@ -608,8 +608,11 @@ enum spool_status spool_attempts(struct spool *spool, int64_t id, unsigned *atte
 		return spool->error.status;
 	(void)sqlite3_bind_int64(row, 1, id);
 	int rc = sqlite3_step(row);
-	if (rc == SQLITE_ROW)
-		*attempts = (unsigned)sqlite3_column_int(row, 0);
+	int64_t number = rc == SQLITE_ROW ? sqlite3_column_int64(row, 0) : 0;
+	if (number > 0)
+		*attempts = (unsigned)(number < INT_MAX ? number : INT_MAX);
+	else if (number == record_delivered_mark(uuid))
+		*attempts = SPOOL_DELIVERED;
 	enum spool_status status =
 		rc == SQLITE_ROW || rc == SQLITE_DONE ? SPOOL_OK : spool_fail(spool, rc);
 	(void)sqlite3_reset(row);

@@ -120,9 +120,10 @@ enum spool_status spool_load(struct spool *spool, int64_t id, struct record *rec
 /* Of a row that was delivered, and could not be deleted for a damaged page. */
 #define SPOOL_DELIVERED UINT_MAX
 
-/* Attempts that failed so far by a record's own fault, as written down by
+/* Attempts of a waiting record that failed so far by its own fault, as written down by
  * CHANGE_ATTEMPTS; 0 where none; or SPOOL_DELIVERED. */
-enum spool_status spool_attempts(struct spool *spool, int64_t id, unsigned *attempts);
+enum spool_status spool_attempts(struct spool *spool, int64_t id, struct text uuid,
+                                 unsigned *attempts);
 
 /* --- Settling ----------------------------------------------------------- */
 

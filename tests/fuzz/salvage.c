@@ -143,7 +143,7 @@ static void create(const char *folder, struct files *files, struct sums *sums)
 	            " WHERE delivered_at IS NOT NULL;"
 	            "INSERT INTO receipts SELECT delivered_at, delivered_at, key, 1, 2, 200 FROM known_keys"
 	            " WHERE delivered_at IS NOT NULL;"
-	            "INSERT INTO attempts VALUES (20, 3), (21, -1);"
+	            "INSERT INTO attempts VALUES (20, 3), (21, 0);"
 	            "INSERT OR REPLACE INTO agent_state VALUES ('lost', '0'), ('fuzz', 'note');"
 	            "DELETE FROM interactions WHERE id BETWEEN 60 AND 69;"
 	            "UPDATE ledger SET dead = 12, discarded = 18, removed = 0;"
@@ -152,6 +152,11 @@ static void create(const char *folder, struct files *files, struct sums *sums)
 	            " SELECT model_id, request_body, response_body, printf('%032x', id + 60)"
 	            " FROM interactions WHERE id BETWEEN 15 AND 20;"
 	            "UPDATE attempts SET attempts = 4 WHERE id = 20");
+	char sql[120], uuid[33];
+	(void)snprintf(uuid, sizeof uuid, "%032x", DELIVERED_ID);
+	(void)snprintf(sql, sizeof sql, "UPDATE attempts SET attempts = %" PRId64 " WHERE id = %d",
+	               record_delivered_mark((struct text){ uuid, RECORD_UUID_SIZE }), DELIVERED_ID);
+	run_sql(db, sql);
 	(void)snprintf(path, sizeof path, "%s/spool.db-wal", folder);
 	read_image(path, &files->wal);
 	(void)snprintf(path, sizeof path, "%s/spool.db", folder);

@@ -131,11 +131,10 @@ static size_t scan(struct spool *spool, struct spool_change *changes)
 		int64_t id = place.id;
 		if (status == SPOOL_OK && spool_load(spool, id, &record) == SPOOL_OK) {
 			struct spool_change *change = &changes[count];
-			if (payload_build(&record, &frame, NULL, 0, &size) == NULL) {
+			if (payload_judge(&record) == NULL) {
+				size = payload_write(&record, &frame, NULL, 0);
 				char *payload = malloc(size);
-				size_t again = 0;
-				HOLDS(payload != NULL && payload_build(&record, &frame, payload, size, &again) ==
-				      NULL && again == size);
+				HOLDS(payload != NULL && payload_write(&record, &frame, payload, size) == size);
 				free(payload);
 			}
 			*change = (struct spool_change){
@@ -146,7 +145,7 @@ static size_t scan(struct spool *spool, struct spool_change *changes)
 			};
 			if (record.uuid.bytes != NULL && record.uuid.size == RECORD_UUID_SIZE)
 				memcpy(change->uuid, record.uuid.bytes, RECORD_UUID_SIZE);
-			(void)spool_attempts(spool, id, &attempts);
+			(void)spool_attempts(spool, id, record.uuid, &attempts);
 			count++;
 		}
 		if (id == INT64_MAX)

@@ -147,7 +147,7 @@ static void settle(struct life *life, size_t most)
 		change->code = "rejected";
 		change->sentence = "a sentence";
 		memcpy(change->uuid, record.uuid.bytes, RECORD_UUID_SIZE);
-		status = checked(life, spool_attempts(life->spool, record.id, &attempts), "attempts");
+		status = checked(life, spool_attempts(life->spool, record.id, record.uuid, &attempts), "attempts");
 		if (status != SPOOL_OK)
 			break;
 		change->attempts = attempts + 1;

@@ -290,8 +290,10 @@ enum spool_status spool_load(struct spool *spool, int64_t id, struct record *rec
 	return SPOOL_OK;
 }
 
-enum spool_status spool_attempts(struct spool *spool, int64_t id, unsigned *attempts)
+enum spool_status spool_attempts(struct spool *spool, int64_t id, struct text uuid,
+                                 unsigned *attempts)
 {
+	(void)uuid;
 	*attempts = spool->store->now.rows[id].attempts;
 	return fails(spool);
 }

@@ -191,6 +191,18 @@ WRAP(int, sqlite3_busy_handler, (sqlite3 *db, int (*wait)(void *, int), void *co
 	return rc != SQLITE_OK ? rc : real;
 }
 
+WRAP(int, sqlite3_create_function_v2,
+     (sqlite3 *db, const char *name, int arguments, int encoding, void *context,
+      void (*call)(sqlite3_context *, int, sqlite3_value **),
+      void (*advance)(sqlite3_context *, int, sqlite3_value **),
+      void (*conclude)(sqlite3_context *), void (*destroy)(void *)))
+{
+	int rc = sqlite_fails("create_function");
+	return rc != SQLITE_OK ? rc
+	                       : __real_sqlite3_create_function_v2(db, name, arguments, encoding, context,
+	                                                           call, advance, conclude, destroy);
+}
+
 static int say_errno(sqlite3_file *file, int what, void *argument)
 {
 	(void)file;

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 #include <ftw.h>
+#include <inttypes.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -342,9 +343,14 @@ static void a_row_without_a_time_or_a_uuid_is_read_all_the_same(void **state)
 static void what_is_delivered_but_cannot_leave_is_gone_for_whoever_reads(void **state)
 {
 	struct place *place = *state;
-	insert(place->path, "default", 5);
+	static const char uuid[] = "0123456789abcdef0123456789abcdef";
+	char sql[320];
 	insert(place->path, "default", 6);
-	execute(place->path, "INSERT INTO attempts VALUES(5, -1)");
+	(void)snprintf(sql, sizeof sql, "INSERT INTO interactions (model_id, request_body, "
+	               "response_body, uuid, id) VALUES ('m', 'hello', '{}', '%s', 5); "
+	               "INSERT INTO attempts VALUES (5, %" PRId64 ")", uuid,
+	               record_delivered_mark((struct text){ uuid, RECORD_UUID_SIZE }));
+	execute(place->path, sql);
 	struct job *job = load(place, 5, 6);
 	run(place);
 	assert_int_equal(job->entries[0].state, ENTRY_GONE);

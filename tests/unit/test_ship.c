@@ -2424,6 +2424,16 @@ static void a_damaged_place_is_told_once_and_again_when_it_has_grown(void **stat
 	destroy(world);
 }
 
+static bool nothing_is_read(struct world *world, struct job *job, bool after)
+{
+	(void)world;
+	if (after)
+		return false;
+	job->settled = SPOOL_OK;
+	job->read = job->error.status = SPOOL_BUSY;
+	return true;
+}
+
 /* The file keeps the row of what was delivered, for one reason or the other. */
 static bool row_stays(struct world *world, struct job *job, bool after)
 {
@@ -2455,6 +2465,16 @@ static void what_is_done_with_but_cannot_leave_is_said_and_not_sent_again(void *
 		}
 		assert_int_equal(row->posts, 1);
 		assert_int_equal(waiting(world), 1);
+		if (careful) {
+			/* And while it is looked at, the storage may not answer. */
+			ship_wake(world->ship);
+			until_load(world);
+			world->spoil = nothing_is_read;
+			end_this_job(world);
+			world->spoil = row_stays;
+			run_for(world, HOUR);
+			assert_int_equal(row->posts, 1);
+		}
 		/* It leaves after all, while it is looked at. */
 		ship_wake(world->ship);
 		if (careful)
@@ -3147,6 +3167,27 @@ static void without_memory_for_what_a_job_is_told_it_waits(void **state)
 	destroy(world);
 }
 
+/* And goes on when there is some, without another's news. */
+static void without_memory_for_the_list_of_changes_it_tries_again(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	(void)insert(world, "default", "", OK);
+	start(world);
+	run_for(world, MINUTE);
+	insert_many(world, 20, "default", "", OK);
+	faults.only = "realloc";
+	fail_after(&no_memory, 0, true);
+	ship_wake(world->ship);
+	run_for(world, SECOND);
+	assert_true(stop_failing());
+	assert_true(waiting(world) > 0);
+	run_for(world, SECOND);
+	assert_int_equal(waiting(world), 0);
+	all_is_taken(world);
+	destroy(world);
+}
+
 /* --- Chance ------------------------------------------------------------- */
 
 struct weather {
@@ -3421,6 +3462,7 @@ int main(void)
 		cmocka_unit_test(without_memory_to_know_a_record_it_is_met_again),
 		cmocka_unit_test(what_is_forgotten_while_it_is_read_is_read_again),
 		cmocka_unit_test(without_memory_for_what_a_job_is_told_it_waits),
+		cmocka_unit_test(without_memory_for_the_list_of_changes_it_tries_again),
 		cmocka_unit_test(in_any_weather_the_limits_hold_and_all_is_delivered_or_dead),
 	};
 

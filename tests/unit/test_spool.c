@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -486,17 +487,35 @@ static void a_lock_held_elsewhere_is_busy_and_changes_nothing(void **state)
 static void attempts_and_notes_are_kept(void **state)
 {
 	struct place *place = *state;
+	const struct text uuid = { "0123456789abcdef0123456789abcdef", RECORD_UUID_SIZE };
+	const struct text other = { "1123456789abcdef0123456789abcdef", RECORD_UUID_SIZE };
 	unsigned attempts = 9;
 	insert(place, 1);
-	assert_int_equal(spool_attempts(place->spool, 1, &attempts), SPOOL_OK);
+	assert_int_equal(spool_attempts(place->spool, 1, uuid, &attempts), SPOOL_OK);
 	assert_int_equal(attempts, 0);
 	struct spool_change changes[] = {
 		{ .kind = CHANGE_ATTEMPTS, .id = 1, .attempts = 5 },
 		{ .kind = CHANGE_NOTE, .name = "report", .value = "{}" }
 	};
 	assert_int_equal(spool_apply(place->spool, changes, 2, WALL), SPOOL_OK);
-	assert_int_equal(spool_attempts(place->spool, 1, &attempts), SPOOL_OK);
+	assert_int_equal(spool_attempts(place->spool, 1, uuid, &attempts), SPOOL_OK);
 	assert_int_equal(attempts, 5);
+
+	/* That it was delivered is said of a record, not of whoever has its id. */
+	char sql[120];
+	(void)snprintf(sql, sizeof sql, "UPDATE attempts SET attempts = %" PRId64,
+	               record_delivered_mark(uuid));
+	execute(place, sql);
+	assert_int_equal(spool_attempts(place->spool, 1, uuid, &attempts), SPOOL_OK);
+	assert_true(attempts == SPOOL_DELIVERED);
+	assert_int_equal(spool_attempts(place->spool, 1, other, &attempts), SPOOL_OK);
+	assert_int_equal(attempts, 0);
+	execute(place, "UPDATE attempts SET attempts = -1");
+	assert_int_equal(spool_attempts(place->spool, 1, uuid, &attempts), SPOOL_OK);
+	assert_int_equal(attempts, 0);
+	execute(place, "UPDATE attempts SET attempts = 1 << 40");
+	assert_int_equal(spool_attempts(place->spool, 1, uuid, &attempts), SPOOL_OK);
+	assert_int_equal(attempts, INT_MAX);
 	char *note = spool_note(place->spool, "report");
 	assert_string_equal(note, "{}");
 	free(note);
@@ -590,12 +609,15 @@ static void a_run_of_delivered_rows_goes_at_once_and_what_was_replaced_in_it_sta
 		changes[20 - id] = change_for(place, CHANGE_DELIVERED, id);
 	execute(place, "DELETE FROM interactions WHERE id IN (4, 9)");
 	execute(place, "INSERT INTO interactions (model_id, request_body, response_body, id) "
-	               "VALUES ('m', 'another', '{}', 9)");
+	               "VALUES ('m', 'another', '{}', 9); DROP TRIGGER interactions_unchangeable; "
+	               "UPDATE interactions SET uuid = 'short' WHERE id = 12");
 	assert_int_equal(spool_apply(place->spool, changes, 20, WALL), SPOOL_OK);
-	for (int i = 0; i < 20; i++)
-		assert_int_equal(changes[i].missed, changes[i].id == 4 || changes[i].id == 9);
-	assert_int_equal(ask(place, "SELECT group_concat(request_body) = 'another' FROM interactions"), 1);
-	assert_int_equal(ask(place, "SELECT delivered FROM ledger"), 18);
+	for (int i = 0; i < 20; i++) {
+		int64_t id = changes[i].id;
+		assert_int_equal(changes[i].missed, id == 4 || id == 9 || id == 12);
+	}
+	assert_int_equal(ask(place, "SELECT group_concat(id) = '9,12' FROM interactions"), 1);
+	assert_int_equal(ask(place, "SELECT delivered FROM ledger"), 17);
 	assert_true(balanced(place));
 }
 

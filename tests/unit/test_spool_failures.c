@@ -398,7 +398,7 @@ static enum spool_status read_records(struct place *place)
 			break;
 		from = record.id + 1;
 		count++;
-		status = spool_attempts(place->spool, record.id, &attempts);
+		status = spool_attempts(place->spool, record.id, record.uuid, &attempts);
 		sum += attempts;
 	}
 	spool_end_read(place->spool);
@@ -413,7 +413,7 @@ static enum spool_status read_one(struct place *place)
 	unsigned attempts;
 	enum spool_status status = spool_load(place->spool, 4, &record);
 	if (status == SPOOL_OK)
-		status = spool_attempts(place->spool, 5, &attempts);
+		status = spool_attempts(place->spool, 5, record.uuid, &attempts);
 	if (status == SPOOL_OK)
 		status = spool_load_dead(place->spool, 6, &record, &reason, &said);
 	if (status == SPOOL_OK)
@@ -840,6 +840,15 @@ static void damage_badly(struct place *place, const struct harm *harms, size_t c
 		memcpy(key, "same-as-11", 10);
 }
 
+static void read_uuid(const struct place *place, struct spool_change *change)
+{
+	char sql[80];
+	(void)snprintf(sql, sizeof sql, "SELECT uuid FROM interactions WHERE id = %" PRId64, change->id);
+	char *uuid = ask(place, sql);
+	memcpy(change->uuid, uuid, RECORD_UUID_SIZE);
+	free(uuid);
+}
+
 static void a_run_that_cannot_leave_at_once_leaves_later(void **state)
 {
 	struct place *place = *state;
@@ -850,14 +859,9 @@ static void a_run_that_cannot_leave_at_once_leaves_later(void **state)
 			struct spool_change changes[3];
 			begin_again(place, true);
 			for (int j = 0; j < 3; j++) {
-				char sql[80];
 				changes[j] = (struct spool_change){ .kind = CHANGE_DELIVERED, .id = 13 + j,
 					                            .bytes = 200 };
-				(void)snprintf(sql, sizeof sql, "SELECT uuid FROM interactions WHERE id = %d",
-				               13 + j);
-				char *uuid = ask(place, sql);
-				memcpy(changes[j].uuid, uuid, RECORD_UUID_SIZE);
-				free(uuid);
+				read_uuid(place, &changes[j]);
 			}
 			faults.only = where[i];
 			fail_after(&passing[0], calls, false);
@@ -871,6 +875,54 @@ static void a_run_that_cannot_leave_at_once_leaves_later(void **state)
 			free(left);
 		}
 	}
+}
+
+/* Somebody's doing in the file, for example, makes that statement impossible. */
+static void what_cannot_leave_together_leaves_one_by_one(void **state)
+{
+	struct place *place = *state;
+	bool struck = true;
+	for (int calls = 0; struck; calls++) {
+		begin_again(place, true);
+		assert_int_equal(sqlite3_create_function_v2(place->spool->db, SPOOL_IS_DELIVERED, 2,
+		                                            SQLITE_UTF8, NULL, NULL, NULL, NULL, NULL),
+		                 SQLITE_OK);
+		struct spool_change changes[3];
+		for (int i = 0; i < 3; i++)
+			changes[i] = (struct spool_change){ .kind = CHANGE_DELIVERED, .id = 13 + i };
+		for (int i = 0; i < 2; i++)
+			read_uuid(place, &changes[i]);
+		memset(changes[2].uuid, 'f', RECORD_UUID_SIZE); /* replaced by another, say */
+		faults.only = "step";
+		fail_after(&passing[0], calls, false);
+		enum spool_status status = spool_apply(place->spool, changes, 3, WALL);
+		struck = stop_failing();
+		if (status != SPOOL_OK)
+			assert_int_equal(spool_apply(place->spool, changes, 3, WALL), SPOOL_OK);
+		for (int i = 0; i < 3; i++)
+			assert_true(changes[i].missed == (i == 2) && !changes[i].refused);
+		char *left = ask(place, "SELECT count(*) || ' ' || (SELECT delivered FROM ledger) "
+		                        "FROM interactions");
+		assert_string_equal(left, "7 4");
+		free(left);
+	}
+}
+
+static void what_cannot_leave_at_all_is_refused_and_keeps_back_nothing_else(void **state)
+{
+	struct place *place = *state;
+	begin_again(place, true);
+	struct spool_change changes[] = { { .kind = CHANGE_DELIVERED, .id = 13 },
+		                              { .kind = CHANGE_DELIVERED, .id = 14 },
+		                              { .kind = CHANGE_NOTE, .name = "state", .value = "down" } };
+	read_uuid(place, &changes[0]);
+	read_uuid(place, &changes[1]);
+	execute(place->path, "ALTER TABLE interactions RENAME COLUMN uuid TO other");
+	assert_int_equal(spool_apply(place->spool, changes, 3, WALL), SPOOL_OK);
+	assert_true(changes[0].refused && changes[1].refused);
+	char *note = spool_note(place->spool, "state");
+	assert_string_equal(note, "down");
+	free(note);
 }
 
 /* Notes until so many frames are in the -wal; how often it was copied back meanwhile. */
@@ -915,15 +967,24 @@ static void the_wal_is_copied_back_after_the_settle_and_only_while_it_surely_has
 	assert_int_equal(tidy(place), 1);
 	assert_int_equal(tidy(place), 0); /* never twice for the same frames */
 
-	/* Whoever commits may copy all back, too. */
+	/* Others may have copied all back meanwhile: a commit of its own comes first, or nothing. */
 	assert_int_equal(grow_wal(place, CHECKPOINT_FRAMES), 0);
-	execute(place->path, "PRAGMA wal_autocheckpoint = 0; DELETE FROM interactions WHERE id = 14");
+	execute(place->path, "PRAGMA wal_checkpoint(TRUNCATE)");
 	assert_int_equal(tidy(place), 0);
-	assert_int_equal(grow_wal(place, place->spool->wal_frames + 1), 0);
+	assert_int_equal(place->spool->wal_frames, 1);
+	assert_int_equal(grow_wal(place, CHECKPOINT_FRAMES), 0);
+	faults.only = "step";
+	fail_after(&passing[0], 0, true);
+	spool_tidy(place->spool);
+	assert_true(stop_failing());
+	assert_true(place->spool->wal_frames >= CHECKPOINT_FRAMES);
 	assert_int_equal(tidy(place), 1);
 
-	/* Who inserts all the time puts it off for a while. */
+	/* Nor is it put off for ever, or without room. */
 	assert_int_equal(grow_wal(place, 3 * CHECKPOINT_FRAMES), 1);
+	assert_int_equal(grow_wal(place, CHECKPOINT_FRAMES), 0);
+	assert_true(spool_drop_ballast(place->spool));
+	assert_int_equal(grow_wal(place, CHECKPOINT_FRAMES + 1), 1);
 	spool_tidy(NULL);
 }
 
@@ -1695,6 +1756,8 @@ int main(void)
 		HOLDS(a_shrinking_that_fails_keeps_all),
 		HOLDS(a_salvage_that_fails_can_be_repeated_and_keeps_all),
 		HOLDS(a_run_that_cannot_leave_at_once_leaves_later),
+		HOLDS(what_cannot_leave_together_leaves_one_by_one),
+		HOLDS(what_cannot_leave_at_all_is_refused_and_keeps_back_nothing_else),
 		HOLDS(the_wal_is_copied_back_after_the_settle_and_only_while_it_surely_has_something),
 		HOLDS(damage_may_be_the_last_that_was_asked_for),
 		HOLDS(a_salvage_of_what_is_badly_damaged_may_fail_anywhere),
