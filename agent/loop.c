@@ -35,7 +35,7 @@
 /* Microseconds, for which libuv's own timers are too coarse; see on_recheck(). */
 #define RECHECK_FIRST 250
 #define RECHECK_LAST 256000
-#define SAFETY_POLL 60000     /* ms */
+#define SAFETY_POLL 90000     /* ms */
 #define STUCK_CHECK 1000      /* ms */
 #define ANSWER_GRACE 3000     /* ms for answers that are on their way, at the end */
 #define DRAIN_LOCK_PATIENCE 20000 /* ms; what was delivered meanwhile is to be settled */
