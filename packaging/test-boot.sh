@@ -82,7 +82,7 @@ kill -KILL "$pid"
 holds 'after kill -9 it runs again' eventually runs_again "$pid"
 holds 'and a record arrives' arrives
 
-# The unit's own two minutes would make this long.
+# The unit's own three minutes would make this long.
 mkdir -p /run/systemd/system/$unit.d
 printf '[Service]\nWatchdogSec=3s\nRestartSec=1s\n' >/run/systemd/system/$unit.d/quick.conf
 systemctl daemon-reload

@@ -83,7 +83,8 @@ struct spool {
 	int row_limit;
 	struct shm_methods *shm; /* of `db`; or NULL */
 	int file;               /* O_PATH: knows the file without touching SQLite's locks */
-	int wal_frames;         /* after the last commit of our own */
+	int wal_frames;         /* after the last commit of our own; 0: all was copied back since */
+	bool wrote;             /* something, the last transaction or step of our own */
 	int checkpoint_frames;  /* where the next checkpoint is due */
 	bool tidies_later;      /* and then it is left, for a while, to spool_tidy() */
 	bool ballast;           /* the ballast file is there */

@@ -66,7 +66,9 @@ static int note_commit(void *context, sqlite3 *db, const char *name, int frames)
 {
 	(void)db;
 	(void)name;
-	((struct spool *)context)->wal_frames = frames;
+	struct spool *spool = context;
+	spool->wal_frames = frames;
+	spool->wrote = true;
 	return SQLITE_OK;
 }
 

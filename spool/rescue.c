@@ -472,7 +472,8 @@ static int64_t mark_of(const struct cell *cell)
 {
 	const struct spool_value *uuid = &cell->columns[UUID_COLUMN];
 	struct text none = { NULL, 0 };
-	return record_delivered_mark(uuid->kind == VALUE_TEXT ? uuid->text : none);
+	bool is_text = uuid->kind == VALUE_TEXT || uuid->kind == VALUE_BLOB;
+	return record_delivered_mark(is_text ? uuid->text : none);
 }
 
 /* Keeps a record, unless it is there already: also in the other table, where damage let

@@ -34,7 +34,7 @@ static enum spool_status run_for_row(struct spool *spool, enum query query,
 
 /* What is only convenient, or only for the books, must not keep a fate from being
  * written down: where the file's tables were tampered with, it is left out. A
- * single statement that is refused leaves the transaction as it was. */
+ * statement for one row that is refused leaves the transaction as it was. */
 static enum spool_status forgive(enum spool_status status)
 {
 	return status == SPOOL_REFUSED ? SPOOL_OK : status;
@@ -70,11 +70,13 @@ static enum spool_status note_delivered(struct spool *spool, const struct spool_
 	return status;
 }
 
+/* What the statement for the whole run had met before it failed is gone by that. */
 static enum spool_status remove_one(struct spool *spool, struct spool_change *change)
 {
+	bool met = !change->missed;
 	enum spool_status status = run_for_row(spool, REMOVE, change);
 	change->refused = status == SPOOL_REFUSED;
-	change->missed = status == SPOOL_OK && sqlite3_changes(spool->db) == 0;
+	change->missed = status == SPOOL_OK && !met && sqlite3_changes(spool->db) == 0;
 	return forgive(status);
 }
 
@@ -191,7 +193,6 @@ static enum spool_status weigh(struct spool *spool, enum query query,
 {
 	struct record record;
 	sqlite3_stmt *row;
-	(void)sqlite3_limit(spool->db, SQLITE_LIMIT_LENGTH, INT_MAX);
 	enum spool_status status = spool_load_row(spool, query, change->id, &record, &row);
 	*there = status == SPOOL_OK && (change->uuid[0] == '\0' ||
 	                                (record.uuid.size == RECORD_UUID_SIZE &&
@@ -202,7 +203,6 @@ static enum spool_status weigh(struct spool *spool, enum query query,
 		*bytes = record_bytes(&record);
 		(void)sqlite3_reset(row);
 	}
-	(void)sqlite3_limit(spool->db, SQLITE_LIMIT_LENGTH, spool->row_limit);
 	return status == SPOOL_END ? SPOOL_OK : status;
 }
 
@@ -214,8 +214,6 @@ static enum spool_status apply_dead(struct spool *spool, struct spool_change *ch
 	change->refused = false;
 	(void)snprintf(reason, sizeof reason, "%s: %s", change->code, change->sentence);
 
-	/* A record that is too large to be read must still be moved aside. */
-	(void)sqlite3_limit(spool->db, SQLITE_LIMIT_LENGTH, INT_MAX);
 	enum spool_status status = bury(spool, BURY, change, reason, wall);
 	if (status == SPOOL_OK && sqlite3_changes(spool->db) == 0)
 		status = bury(spool, BURY_UNDER_NEW_ID, change, reason, wall);
@@ -235,7 +233,6 @@ static enum spool_status apply_dead(struct spool *spool, struct spool_change *ch
 	if (status == SPOOL_OK && !buried)
 		status = weigh(spool, LOAD, change, &bytes, &change->refused);
 	change->missed = status == SPOOL_OK && !buried && !change->refused;
-	(void)sqlite3_limit(spool->db, SQLITE_LIMIT_LENGTH, spool->row_limit);
 	if (buried && status == SPOOL_OK)
 		tally->dead++;
 	return status;
@@ -297,10 +294,8 @@ static enum spool_status apply_revived(struct spool *spool, struct spool_change 
 {
 	bool revived;
 	int64_t bytes;
-	(void)sqlite3_limit(spool->db, SQLITE_LIMIT_LENGTH, INT_MAX);
 	enum spool_status status = run_for_row(spool, REVIVE, change);
 	revived = status == SPOOL_OK && sqlite3_changes(spool->db) == 1;
-	(void)sqlite3_limit(spool->db, SQLITE_LIMIT_LENGTH, spool->row_limit);
 	change->missed = change->refused = false;
 	if (!revived) {
 		status = forgive(status);
@@ -379,26 +374,19 @@ static void checkpoint(struct spool *spool)
 	spool->wal_frames = 0;
 }
 
-static bool is_due(struct spool *spool)
-{
-	if (spool->wal_frames < CHECKPOINT_FRAMES && spool->checkpoint_frames > CHECKPOINT_FRAMES)
-		spool->checkpoint_frames = CHECKPOINT_FRAMES;
-	return spool->wal_frames >= spool->checkpoint_frames;
-}
-
 void spool_checkpoint_if_due(struct spool *spool)
 {
-	if (is_due(spool))
-		checkpoint(spool);
-}
-
-/* Now, if it was put off for long enough, or room is short: then what a producer writes into
- * the -wal first may be room that there is not. */
-static void tidy_after_commit(struct spool *spool)
-{
+	if (!spool->wrote)
+		return; /* others may have copied all that there is */
+	/* Somebody has copied all back since that was put off, and the -wal began anew. */
+	if (spool->wal_frames < CHECKPOINT_FRAMES && spool->checkpoint_frames > CHECKPOINT_FRAMES &&
+	    spool->checkpoint_frames != INT32_MAX)
+		spool->checkpoint_frames = CHECKPOINT_FRAMES;
+	/* Not for ever, nor where room is short: then what a producer writes into the -wal first
+	 * may be room that there is not. */
 	bool later = spool->tidies_later && spool->ballast && spool->checkpoint_frames > 0 &&
 	             spool->wal_frames - CHECKPOINT_FRAMES / 2 < spool->checkpoint_frames;
-	if (!later && is_due(spool))
+	if (!later && spool->wal_frames >= spool->checkpoint_frames)
 		checkpoint(spool);
 }
 
@@ -434,7 +422,7 @@ static enum spool_status end_write(struct spool *spool, enum spool_status status
 	if (status == SPOOL_OK)
 		status = spool_run(spool, COMMIT);
 	if (status == SPOOL_OK) {
-		tidy_after_commit(spool);
+		spool_checkpoint_if_due(spool);
 	} else if (!sqlite3_get_autocommit(spool->db)) {
 		struct spool_error first = spool->error;
 		(void)spool_run(spool, ROLLBACK);
@@ -456,6 +444,8 @@ static enum spool_status apply_all(struct spool *spool, struct spool_change *cha
 	enum spool_status status = spool_begin(spool, BEGIN_WRITE);
 	if (status != SPOOL_OK)
 		return status;
+	/* A record that is too large to be read must still leave, or be moved aside. */
+	(void)sqlite3_limit(spool->db, SQLITE_LIMIT_LENGTH, INT_MAX);
 	for (size_t i = 0; status == SPOOL_OK && i < count; i++) {
 		changes[i].damaged = false;
 		if (extent == BARE && changes[i].kind == CHANGE_DELIVERED)
@@ -472,6 +462,7 @@ static enum spool_status apply_all(struct spool *spool, struct spool_change *cha
 	if (status == SPOOL_OK && extent == WHOLE &&
 	    (tally->delivered != 0 || tally->dead != 0 || tally->discarded != 0 || tally->purged != 0))
 		status = forgive(count_fates(spool, tally));
+	(void)sqlite3_limit(spool->db, SQLITE_LIMIT_LENGTH, spool->row_limit);
 	return end_write(spool, status);
 }
 
@@ -564,13 +555,17 @@ void spool_tidy_later(struct spool *spool)
 	spool->tidies_later = true;
 }
 
-/* Others may have copied all back since the last commit of our own: one more makes sure that
- * there is something to copy. */
+/* Others may have copied all back since the last commit of our own: one more, of a note that
+ * is another each time, makes sure that there is something to copy. */
 void spool_tidy(struct spool *spool)
 {
-	struct spool_change note = { .kind = CHANGE_NOTE, .name = "tidied", .value = "" };
-	if (spool == NULL || !spool->tidies_later || !is_due(spool))
+	char when[48];
+	if (spool == NULL || !spool->tidies_later || spool->wal_frames == 0 ||
+	    spool->wal_frames < spool->checkpoint_frames)
 		return;
+	struct timespec now = spool_deadline(0);
+	(void)snprintf(when, sizeof when, "%lld.%09ld", (long long)now.tv_sec, now.tv_nsec);
+	struct spool_change note = { .kind = CHANGE_NOTE, .name = "tidied", .value = when };
 	spool->tidies_later = false;
 	(void)spool_apply(spool, &note, 1, 0);
 	spool->tidies_later = true;
@@ -596,6 +591,7 @@ enum spool_status spool_shrink(struct spool *spool, bool *more)
 		return spool->error.status;
 	/* A row for each page: it is done only when the last one was stepped over. */
 	int rc;
+	spool->wrote = false;
 	while ((rc = sqlite3_step(step)) == SQLITE_ROW) {
 	}
 	(void)sqlite3_reset(step);
@@ -607,7 +603,7 @@ enum spool_status spool_shrink(struct spool *spool, bool *more)
 	/* The file becomes shorter with the checkpoint. */
 	if (*more)
 		spool_checkpoint_if_due(spool);
-	else if (spool->wal_frames > 0)
+	else if (spool->wrote)
 		checkpoint(spool);
 	return status;
 }

@@ -355,6 +355,7 @@ enum spool_status spool_begin(struct spool *spool, enum query query)
 	/* No memory, say, may have kept the one before from its end. */
 	if (!sqlite3_get_autocommit(spool->db))
 		(void)spool_run(spool, ROLLBACK);
+	spool->wrote = false;
 	return spool_run(spool, query);
 }
 

@@ -180,8 +180,9 @@ enum spool_status spool_apply(struct spool *spool, struct spool_change *changes,
  * From now on that is left, for a while, to spool_tidy(). */
 void spool_tidy_later(struct spool *spool);
 
-/* Copies the -wal back where that is due. To be called when a settle was told to whoever waits
- * for it, and nothing else is to be read first. NULL is allowed. */
+/* Copies the -wal back where that is due, after one more commit, of a note; so it may wait for
+ * the write lock, too, and give up the ballast. To be called when a settle was told to whoever
+ * waits for it. NULL is allowed. */
 void spool_tidy(struct spool *spool);
 
 /* How long what is done with is kept, ms; INT64_MAX: for ever. */

@@ -908,6 +908,51 @@ static void what_cannot_leave_together_leaves_one_by_one(void **state)
 	}
 }
 
+static void refuses_14(sqlite3_context *context, int count, sqlite3_value **values)
+{
+	(void)count;
+	if (sqlite3_value_int64(values[0]) == 14)
+		sqlite3_result_error(context, "not this one", -1);
+	else
+		sqlite3_result_int(context, 0);
+}
+
+static void takes_all(sqlite3_context *context, int count, sqlite3_value **values)
+{
+	(void)count;
+	(void)values;
+	sqlite3_result_int(context, 0);
+}
+
+/* An index that the producers' SQLite can keep up to date, and the agent's cannot. */
+static void what_left_before_another_was_refused_is_counted(void **state)
+{
+	struct place *place = *state;
+	sqlite3 *producer = NULL;
+	begin_again(place, true);
+	struct spool_change changes[3];
+	for (int i = 0; i < 3; i++) {
+		changes[i] = (struct spool_change){ .kind = CHANGE_DELIVERED, .id = 13 + i };
+		read_uuid(place, &changes[i]);
+	}
+	assert_int_equal(sqlite3_open(place->path, &producer), SQLITE_OK);
+	assert_int_equal(sqlite3_create_function_v2(producer, "f", 1, SQLITE_UTF8 | SQLITE_DETERMINISTIC,
+	                                            NULL, takes_all, NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_create_function_v2(place->spool->db, "f", 1,
+	                                            SQLITE_UTF8 | SQLITE_DETERMINISTIC, NULL,
+	                                            refuses_14, NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(producer, "CREATE INDEX i ON interactions (f(id))", NULL, NULL,
+	                              NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_close(producer), SQLITE_OK);
+	assert_int_equal(spool_apply(place->spool, changes, 3, WALL), SPOOL_OK);
+	for (int i = 0; i < 3; i++)
+		assert_true(!changes[i].missed && changes[i].refused == (i == 1));
+	char *left = ask(place, "SELECT count(*) || ' ' || (SELECT delivered FROM ledger) "
+	                        "FROM interactions NOT INDEXED");
+	assert_string_equal(left, "7 4");
+	free(left);
+}
+
 static void what_cannot_leave_at_all_is_refused_and_keeps_back_nothing_else(void **state)
 {
 	struct place *place = *state;
@@ -936,6 +981,7 @@ static int grow_wal(struct place *place, int frames)
 	fail_after(&none, INT_MAX, false);
 	for (int before = 0; place->spool->wal_frames >= before && before < frames;) {
 		before = place->spool->wal_frames;
+		value[0] = (char)('a' + before % 26); /* or nothing is written */
 		assert_int_equal(spool_apply(place->spool, &note, 1, WALL), SPOOL_OK);
 	}
 	int copied = INT_MAX - faults.left;
@@ -986,6 +1032,26 @@ static void the_wal_is_copied_back_after_the_settle_and_only_while_it_surely_has
 	assert_true(spool_drop_ballast(place->spool));
 	assert_int_equal(grow_wal(place, CHECKPOINT_FRAMES + 1), 1);
 	spool_tidy(NULL);
+
+	/* Who reads for long keeps some from being copied: not again before there is as much more. */
+	begin_again(place, true);
+	spool_tidy_later(place->spool);
+	sqlite3 *reader = NULL;
+	assert_int_equal(sqlite3_open(place->path, &reader), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(reader, "BEGIN; SELECT * FROM ledger", NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(grow_wal(place, CHECKPOINT_FRAMES), 0);
+	assert_int_equal(tidy(place), 1);
+	assert_true(place->spool->checkpoint_frames > CHECKPOINT_FRAMES);
+	assert_int_equal(tidy(place), 0);
+	assert_true(place->spool->checkpoint_frames > CHECKPOINT_FRAMES);
+	assert_int_equal(sqlite3_close(reader), SQLITE_OK);
+
+	/* Nor is anything copied where that commit had nothing to write. */
+	begin_again(place, true);
+	spool_tidy_later(place->spool);
+	assert_int_equal(grow_wal(place, CHECKPOINT_FRAMES), 0);
+	execute(place->path, "PRAGMA wal_autocheckpoint = 0; DROP TABLE agent_state");
+	assert_int_equal(tidy(place), 0);
 }
 
 /* Behind the damage there are rows, but none that was asked for. */
@@ -1758,6 +1824,7 @@ int main(void)
 		HOLDS(a_run_that_cannot_leave_at_once_leaves_later),
 		HOLDS(what_cannot_leave_together_leaves_one_by_one),
 		HOLDS(what_cannot_leave_at_all_is_refused_and_keeps_back_nothing_else),
+		HOLDS(what_left_before_another_was_refused_is_counted),
 		HOLDS(the_wal_is_copied_back_after_the_settle_and_only_while_it_surely_has_something),
 		HOLDS(damage_may_be_the_last_that_was_asked_for),
 		HOLDS(a_salvage_of_what_is_badly_damaged_may_fail_anywhere),
