@@ -34,7 +34,7 @@ static enum spool_status run_for_row(struct spool *spool, enum query query,
 
 /* What is only convenient, or only for the books, must not keep a fate from being
  * written down: where the file's tables were tampered with, it is left out. A
- * statement for one row that is refused leaves the transaction as it was. */
+ * single statement that is refused leaves the transaction as it was. */
 static enum spool_status forgive(enum spool_status status)
 {
 	return status == SPOOL_REFUSED ? SPOOL_OK : status;
@@ -70,13 +70,11 @@ static enum spool_status note_delivered(struct spool *spool, const struct spool_
 	return status;
 }
 
-/* What the statement for the whole run had met before it failed is gone by that. */
 static enum spool_status remove_one(struct spool *spool, struct spool_change *change)
 {
-	bool met = !change->missed;
 	enum spool_status status = run_for_row(spool, REMOVE, change);
 	change->refused = status == SPOOL_REFUSED;
-	change->missed = status == SPOOL_OK && !met && sqlite3_changes(spool->db) == 0;
+	change->missed = status == SPOOL_OK && sqlite3_changes(spool->db) == 0;
 	return forgive(status);
 }
 

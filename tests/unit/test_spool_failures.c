@@ -925,7 +925,7 @@ static void takes_all(sqlite3_context *context, int count, sqlite3_value **value
 }
 
 /* An index that the producers' SQLite can keep up to date, and the agent's cannot. */
-static void what_left_before_another_was_refused_is_counted(void **state)
+static void what_is_refused_keeps_nothing_of_its_run_back(void **state)
 {
 	struct place *place = *state;
 	sqlite3 *producer = NULL;
@@ -1824,7 +1824,7 @@ int main(void)
 		HOLDS(a_run_that_cannot_leave_at_once_leaves_later),
 		HOLDS(what_cannot_leave_together_leaves_one_by_one),
 		HOLDS(what_cannot_leave_at_all_is_refused_and_keeps_back_nothing_else),
-		HOLDS(what_left_before_another_was_refused_is_counted),
+		HOLDS(what_is_refused_keeps_nothing_of_its_run_back),
 		HOLDS(the_wal_is_copied_back_after_the_settle_and_only_while_it_surely_has_something),
 		HOLDS(damage_may_be_the_last_that_was_asked_for),
 		HOLDS(a_salvage_of_what_is_badly_damaged_may_fail_anywhere),
