@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "agent/findings.h"
 #include "agent/lock.h"
 #include "agent/probe.h"
 #include "agent/screen.h"
@@ -33,13 +34,13 @@
 
 enum severity { WRONG, REMARK, FINE, SEVERITIES };
 
-struct finding {
+struct line {
 	enum severity severity;
 	char *sentence;
 };
 
 struct findings {
-	struct finding *list;
+	struct line *list;
 	size_t count, room;
 	int code; /* of the worst */
 };
@@ -49,7 +50,7 @@ static bool make_room(struct findings *findings)
 	if (findings->count < findings->room)
 		return true;
 	size_t room = findings->room > 0 ? findings->room * 2 : 32;
-	struct finding *grown = realloc(findings->list, room * sizeof *grown);
+	struct line *grown = realloc(findings->list, room * sizeof *grown);
 	if (grown == NULL)
 		return false;
 	findings->list = grown;
@@ -75,7 +76,7 @@ __attribute__((format(printf, 4, 5))) static void add(struct findings *findings,
 		free(sentence);
 		return;
 	}
-	findings->list[findings->count++] = (struct finding){ severity, sentence };
+	findings->list[findings->count++] = (struct line){ severity, sentence };
 }
 
 static size_t count(const struct findings *findings, enum severity severity)
@@ -523,7 +524,27 @@ static void check_clock(struct findings *findings, const struct config *config)
 		add(findings, FINE, 0, "clock: %s, kept right by a time service", text);
 }
 
-static void check_host(struct findings *findings, const struct config *config)
+/* What keeps a running agent from sending, as it says itself. All else is looked at here. */
+static void ask_agent(struct findings *findings, const struct config *config, const char *options)
+{
+	static const char *const codes[] = { "no-answer", "paused", "endpoint-held", "app-held", "limit",
+		                             "storage" };
+	struct status status;
+	struct spool_error error;
+	struct finding found[FINDINGS_MAX];
+	if (status_collect(config, 0, &status, &error) != EX_OK)
+		return; /* the spool's failure is named already */
+	status.options = options;
+	size_t count = findings_collect(&status, found);
+	for (size_t i = 0; i < count; i++)
+		for (size_t j = 0; j < sizeof codes / sizeof codes[0]; j++)
+			if (strcmp(found[i].code, codes[j]) == 0)
+				add(findings, found[i].level == FINDING_PROBLEM ? WRONG : REMARK, EX_UNAVAILABLE,
+				    "agent: %s: %s", found[i].sentence, found[i].advice);
+}
+
+static void check_host(struct findings *findings, const struct config *config,
+                       const char *options)
 {
 	check_clock(findings, config);
 	add(findings, FINE, 0, "SQLite: %s%s", spool_sqlite_version(),
@@ -539,6 +560,8 @@ static void check_host(struct findings *findings, const struct config *config)
 	else
 		add(findings, REMARK, 0, "agent: not running, so that records wait: 'systemctl start "
 		    "reconify-agent', or 'reconify-agent run' with the options of this check");
+	if (holder != 0)
+		ask_agent(findings, config, options);
 }
 
 /* --- The calls ---------------------------------------------------------- */
@@ -565,7 +588,7 @@ void check_keys(const struct config *config, FILE *out)
 	config_describe(config, print_key, &listing);
 }
 
-int check_all(const struct config *config, FILE *out)
+int check_all(const struct config *config, const char *options, FILE *out)
 {
 	struct findings findings = { NULL, 0, 0, EX_OK };
 	struct listing listing = { out, "key     " };
@@ -573,7 +596,7 @@ int check_all(const struct config *config, FILE *out)
 	check_secrets(&findings, config);
 	check_spool(&findings, config);
 	check_endpoint(&findings, config);
-	check_host(&findings, config);
+	check_host(&findings, config, options);
 	print_findings(&findings, out);
 	config_describe(config, print_key, &listing);
 	print_summary(&findings, out);

@@ -10,9 +10,10 @@
 
 /* Checks a configuration that could be read, its keys, its spool, this host, and what
  * can be seen of the endpoint without sending anything; then tells each key of the
- * configuration. Returns 0 when nothing is wrong (remarks may be printed), else the
+ * configuration. `options` is what the commands of its advice need to mean the same spool, as
+ * in struct status. Returns 0 when nothing is wrong (remarks may be printed), else the
  * sysexits code of the worst finding. Takes up to a minute where nothing answers. */
-int check_all(const struct config *config, FILE *out);
+int check_all(const struct config *config, const char *options, FILE *out);
 
 /* Each key of the configuration, its value and where that came from, a line each. */
 void check_keys(const struct config *config, FILE *out);

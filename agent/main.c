@@ -251,12 +251,16 @@ static int act_check(const struct call *call)
 	if (code != EX_OK)
 		return code;
 	(void)signal(SIGPIPE, SIG_IGN); /* a server that hangs up is a finding */
+	char *options = given_options(call);
 	if (call->keys)
 		check_keys(config, stdout);
 	else if (call->send)
 		code = check_send(config, call->selection.filter.app, stdout);
+	else if (options == NULL)
+		code = complain(EX_OSERR, "no memory");
 	else
-		code = check_all(config, stdout);
+		code = check_all(config, options, stdout);
+	free(options);
 	config_free(config);
 	return code;
 }
@@ -562,9 +566,11 @@ static const struct command commands[] = {
 	  "elsewhere.\n" },
 	{ "import", act_import, "", "FILE|-", "takes in what export wrote, here or elsewhere",
 	  "\nInserts as a producer does, under new ids and with the uuids that they had. What\n"
-	  "was imported before, or is there, is passed over, also after its delivery. A\n"
-	  "line that is refused is named with its number (exit 65); the others are\n"
-	  "imported. Exit 75: the spool is full. To import all of it again is always safe.\n" },
+	  "was imported before is passed over, also after its delivery, so that to import\n"
+	  "all of it again is safe; and what waits or is dead here. What this spool itself\n"
+	  "delivered is known only by receipts ([spool] keep_delivered): without them it is\n"
+	  "sent again. A line that is refused is named with its number (exit 65); the\n"
+	  "others are imported. Exit 75: the spool is full.\n" },
 	{ "check", act_check, "akP", "", "finds what is wrong; changes and sends nothing",
 	  "  --keys         only the configuration: each key, its value, where it came from\n"
 	  "  --send         only posts one test record with the keys of each app\n"

@@ -295,6 +295,8 @@ static void print_rate(const struct screen *screen, const struct status *status,
 	if (gone_at >= 0)
 		say(screen, out, "forecast", "the backlog is gone in about %s, at %s, %s",
 		    span(gone_at - status->now, left), moment(gone_at, when), more);
+	else if (status->ledger.waiting > 0 && status_holds_back(status))
+		say(screen, out, "forecast", "none, as not all that waits can go");
 	else if (status->ledger.waiting > 0 && status_rate(status) > 0 &&
 	         report->state == DESTINATION_UP)
 		say(screen, out, "forecast", "the backlog does not get smaller %s", more);

@@ -1164,6 +1164,10 @@ bool ship_reload(struct ship *ship, const struct config *config)
 	/* Before the apps change their places; and payloads hold keys: all that is not on
 	 * its way is built anew. */
 	for_each_item(ship, forget_if_idle);
+	for (size_t i = 0; i < old->app_count; i++)
+		if (ship->apps[i].held && ship->apps[i].probe_due != INT64_MAX)
+			flow_say(ship, LOG_INFO, "app %s was held: it is tried again, with the configuration "
+			         "as it is now", old->apps[i].name);
 	set_apps(ship);
 	memset(ship->roster.flying_of, 0, sizeof ship->roster.flying_of);
 	for (struct item *item = ship->roster.flying.first; item != NULL; item = item->next) {

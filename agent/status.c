@@ -150,6 +150,14 @@ double status_arrivals(const struct status *status)
 	return (double)status->report.accepted_10s / 10;
 }
 
+bool status_holds_back(const struct status *status)
+{
+	for (size_t i = 0; i < status->report.app_count; i++)
+		if (status->report.apps[i].held)
+			return true;
+	return status->report.damaged_from > 0;
+}
+
 int64_t status_backlog_gone_at(const struct status *status)
 {
 	double rate = status_rate(status), most = 0, arrivals = status_arrivals(status);
@@ -161,7 +169,8 @@ int64_t status_backlog_gone_at(const struct status *status)
 	/* What was measured may be of a time before the limit. */
 	if (most > 0 && rate > most)
 		rate = most;
-	if (status->ledger.waiting == 0 || rate <= 0 || status->report.state != DESTINATION_UP)
+	if (status->ledger.waiting == 0 || rate <= 0 || status->report.state != DESTINATION_UP ||
+	    status_holds_back(status))
 		return -1;
 	/* What is gone within seconds is no backlog, but what is on its way. */
 	if (arrivals > 0 && (double)waiting > rate * BACKLOG_SECONDS) {

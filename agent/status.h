@@ -43,6 +43,9 @@ double status_rate(const struct status *status);
  * says nothing of what is to come. */
 double status_arrivals(const struct status *status);
 
+/* Whether some of what waits does not go out at all: an app is held, or rows cannot be read. */
+bool status_holds_back(const struct status *status);
+
 /* When nothing waits any more at these rates, ms since 1970; -1: nobody knows, nothing waits,
  * or it grows: as many come as go. */
 int64_t status_backlog_gone_at(const struct status *status);

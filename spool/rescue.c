@@ -776,8 +776,10 @@ static bool settle_rest(struct rescue *rescue)
 	bool done = text != NULL ? run(rescue, text) : fail(rescue, RESCUE_NO_MEMORY);
 	sqlite3_free(text);
 	return done &&
-	       /* Its key is a dead letter's only as long as there is the dead letter. */
-	       run(rescue, "DELETE FROM known_keys WHERE delivered_at IS NULL "
+	       /* The agent's report is of the damaged file; and a key is a dead letter's only as
+	        * long as there is the dead letter. */
+	       run(rescue, "DELETE FROM agent_state WHERE name = 'report';"
+	                   "DELETE FROM known_keys WHERE delivered_at IS NULL "
 	                   "AND key NOT IN (SELECT key FROM dead_letters WHERE key IS NOT NULL);"
 	                   "INSERT OR REPLACE INTO known_keys (key, delivered_at) "
 	                   "SELECT key, NULL FROM dead_letters WHERE key IS NOT NULL;"

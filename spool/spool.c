@@ -216,7 +216,8 @@ enum spool_status spool_explain(struct spool_error *error, const char *path, sql
 		break;
 	case SQLITE_NOTADB:
 		spool_say(error, SPOOL_FOREIGN, "%s: this file is not a spool, nor any SQLite database; "
-		    "it was left as it is", path);
+		    "it was left as it is; if it was one, its beginning is damaged: see 'reconify-agent "
+		    "init --salvage'", path);
 		break;
 	case SQLITE_READONLY:
 	case SQLITE_PERM:

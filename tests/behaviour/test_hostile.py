@@ -401,7 +401,8 @@ def test_random_bytes_over_pages_never_crash_or_spin(agent, spool, sink, seed):
         time.sleep(1)
         assert cpu(agent) - before < 0.5, "it spins"
         for command in ("status", "check"):
-            assert agent.command(command).returncode in (0, 65, 74)
+            # 69: the records of an app that is not configured wait.
+            assert agent.command(command).returncode in (0, 65, 69, 74)
         assert agent.stop() == 0, agent.errors()
     else:
         assert agent.wait() == 65, agent.errors()

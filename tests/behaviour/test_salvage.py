@@ -396,6 +396,7 @@ def test_the_agent_delivers_around_damage_and_takes_inserts(agent, filled, sink)
     assert result.returncode == 65, result
     status = agent.status()
     assert status["lost"] == len(gone) and status["balanced"] and status["waiting"] == 0
+    assert "cannot be read" not in agent.command("status").stdout, "of the file that is set aside"
 
 
 def test_a_drain_ends_where_the_last_page_is_damaged(agent, filled, sink):

@@ -133,8 +133,16 @@ def test_a_destination_that_takes_nothing_is_told_with_its_reason_and_what_helps
     assert one["level"] == level and said in one["sentence"] and advice in one["advice"]
     assert first(agent).startswith(level.upper() + ": ")
     assert said in first(agent)
+    checked = agent.command("check")
+    wrong = [line for line in checked.stdout.splitlines() if line.startswith("WRONG   agent: ")]
     if script == "503":
         assert re.search(r"(?m)^next try     in \d+ (s|min)", words(agent))
+        assert wrong == [] # it mends itself, and the endpoint is looked at anyway
+    else:
+        assert len(wrong) == 1 and said in wrong[0] and advice in wrong[0]
+        assert checked.returncode == 69
+    if code == "app-held":
+        assert re.search(r"(?m)^forecast     none, as not all that waits can go", words(agent))
 
 
 def test_an_endpoint_that_nobody_answers_at_is_told_with_its_reason(agent, spool, sink):
@@ -152,6 +160,10 @@ def test_a_pause_is_a_note_with_the_command_that_ends_it(agent, spool):
     assert first(agent) == "NOTE: paused by a person: nothing is sent"
     assert "do: reconify-agent resume --spool" in words(agent)
     assert re.search(r"(?m)^destination  paused since 20", words(agent))
+    checked = agent.command("check")
+    assert checked.returncode == 0
+    assert re.search(r"(?m)^remark  agent: paused by a person: .*reconify-agent resume --spool",
+                     checked.stdout)
 
 
 def test_dead_letters_are_counted_by_reason(agent, spool, sink):
