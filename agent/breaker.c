@@ -53,8 +53,10 @@ bool breaker_failed(struct breaker *breaker, const struct breaker_limits *limits
 	                       ? limits->cap
 	                       : policy_backoff(breaker->strain, limits->base, limits->cap, random);
 	breaker->next_try = later(now, wait, failure->retry_after);
-	/* Where one record alone has failed, another tells at once whose fault it is. */
-	breaker->quick_try = later(now, 0, failure->retry_after);
+	/* Where one record alone has failed, another tells at once whose fault it is; but not that
+	 * other again and again, which may be at fault itself. */
+	breaker->quick_try = failure->record == breaker->witness
+	                             ? later(now, 0, failure->retry_after) : breaker->next_try;
 	return was_up;
 }
 

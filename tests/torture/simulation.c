@@ -24,6 +24,7 @@
 #define MINUTE (60 * SECOND)
 #define HOUR (60 * MINUTE)
 #define ROWS_MAX 1500
+#define ROWS_LAST (24 * 4) /* that can be taken, at the end */
 #define FLIGHTS_MAX 512
 #define APPS 3
 
@@ -577,7 +578,7 @@ static void insert(struct world *world, int app, const char *session, enum reply
 static void produce(struct world *world)
 {
 	unsigned count = (unsigned)(roll(world) % (roll(world) % 12 == 0 ? 300 : 40));
-	for (unsigned i = 0; i < count; i++) {
+	for (unsigned i = 0; i < count && world->count < ROWS_MAX - ROWS_LAST; i++) {
 		char session[16] = "";
 		enum reply fate = OK;
 		if (roll(world) % 3 != 0)
@@ -769,7 +770,7 @@ static void one_life(struct tally *tally, uint64_t number)
 	if (!world->broken)
 		pause_or_resume(world, false);
 	for (int i = 0; i < 24 * 6 && !world->broken && still_waiting(world) > 0; i++) {
-		for (int more = 0; more < 4; more++) {
+		for (int more = 0; more < 4; more++) { /* those of the first four hours have room */
 			insert(world, 0, "", OK);
 			ship_wake(world->ship);
 			run_for(world, 20 * SECOND);

@@ -287,6 +287,20 @@ static void what_the_server_asks_to_wait_comes_before_the_backoff(void **state)
 	}
 }
 
+static void that_other_is_not_asked_again_at_once_when_it_fails_too(void **state)
+{
+	struct breaker breaker = fresh();
+	(void)state;
+
+	succeed(&breaker);
+	(void)testify_at(&breaker, 7, ALONE, NOW, UINT64_MAX);
+	assert_true(breaker_next_try(&breaker, true) == NOW);
+	(void)testify_at(&breaker, 8, COUNTED, NOW, UINT64_MAX - 1);
+	assert_true(breaker_blames_witness(&breaker));
+	assert_true(breaker_next_try(&breaker, true) > NOW);
+	assert_true(breaker_next_try(&breaker, true) == breaker_next_try(&breaker, false));
+}
+
 static void while_one_record_alone_is_to_blame_another_may_try_at_once(void **state)
 {
 	struct breaker breaker = fresh();
@@ -587,6 +601,7 @@ int main(void)
 		cmocka_unit_test(a_cap_that_a_reload_made_shorter_holds_at_once),
 		cmocka_unit_test(what_the_server_asks_to_wait_comes_before_the_backoff),
 		cmocka_unit_test(while_one_record_alone_is_to_blame_another_may_try_at_once),
+		cmocka_unit_test(that_other_is_not_asked_again_at_once_when_it_fails_too),
 		cmocka_unit_test(a_second_witness_ends_that_privilege),
 		cmocka_unit_test(a_person_may_have_it_tried_now),
 		cmocka_unit_test(the_first_answer_brings_it_up_and_the_rate_starts_over),
