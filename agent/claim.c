@@ -172,10 +172,11 @@ static void accept_scan(struct ship *ship, const struct job *job)
 		for (size_t i = 0; i < job->skip_count; i++)
 			if (job->skips[i].first != INT64_MAX) {
 				session = roster_find_session(&ship->roster, job->skips[i].session);
-				if (session == NULL)
-					ship->frontier = flow_least(ship->frontier, job->skips[i].first);
-				else
-					session->more_from = flow_least(session->more_from, job->skips[i].first);
+				/* Where its app was set aside while the job ran, nothing is known of it. */
+				int64_t *from = session == NULL ? &ship->frontier
+				              : flow_is_aside(&ship->apps[session->app])
+				              ? &ship->apps[session->app].more_from : &session->more_from;
+				*from = flow_least(*from, job->skips[i].first);
 			}
 		for (size_t i = 0; i < APP_PLACES; i++) {
 			if (job->skipped_app[i] == INT64_MAX)
@@ -672,14 +673,10 @@ static void prepare_scan(struct ship *ship)
 	job->build = may_build(ship) && ship->careful == 0;
 	if (ship->stopping)
 		return;
-	/* A probe that was found may have to wait for what stands before it to be read. */
-	bool yields = ship->app_looked_at && (ship->roster.hungry != NULL || wants_more(ship));
-	ship->app_looked_at = false;
-	if (place != APP_PLACES && !yields && !flow_has_hands_full(ship) &&
+	if (place != APP_PLACES && !flow_has_hands_full(ship) &&
 	    (ship->careful == 0 || job->load_count == 0) && memory_room(ship) >= ship->need) {
 		job->scan = SCAN_APP;
 		job->app = place;
-		ship->app_looked_at = true;
 		prepare_tried(ship, &ship->apps[place]);
 		job->build = true;
 		job->room_entries = 1;

@@ -2364,6 +2364,42 @@ static void an_app_that_is_taken_again_while_its_rows_are_passed_over_is_read_fr
 	destroy(world);
 }
 
+static void a_record_that_was_passed_over_as_its_app_became_held_is_found_for_its_probe(void **state)
+{
+	(void)state;
+	struct world *world = create();
+	insert_many(world, 20, "default", "", OK);
+	start(world);
+	run_for(world, MINUTE); /* so that several may be on their way */
+	world->latency = never_by_itself;
+	struct row *refused = insert(world, "beta", "", S401);
+	struct row *first = insert(world, "beta", "s", OK);
+	insert_many(world, 40, "beta", "s", OK);
+	ship_wake(world->ship);
+	until_flying(world, refused);
+	until_flying(world, first);
+	run_for(world, MINUTE);
+	struct row *last = insert(world, "beta", "s", OK);
+	ship_wake(world->ship);
+	until_scan(world, SCAN_ANY);
+	answer_now(world, refused, S401);
+	end_this_job(world);
+	assert_non_null(strstr(world->said, "app beta is held"));
+	/* All that is known of its session goes. */
+	char sql[80];
+	(void)snprintf(sql, sizeof sql, "DELETE FROM interactions WHERE id < %" PRId64, last->id);
+	execute(world, sql);
+	for (size_t i = 0; i + 1 < world->row_count; i++)
+		world->rows[i].settled = true;
+	run_for(world, HOUR); /* the probe is due as soon as this one is back */
+	answer_now(world, first, S409);
+	world->latency = NULL;
+	run_quietly(world, HOUR, 200);
+	assert_true(last->accepted);
+	all_is_taken(world);
+	destroy(world);
+}
+
 static void a_probe_is_found_behind_thousands_when_others_were_tried(void **state)
 {
 	(void)state;
@@ -3434,6 +3470,7 @@ int main(void)
 		cmocka_unit_test(a_record_that_is_read_while_a_person_takes_others_away_is_read_again),
 		cmocka_unit_test(a_look_for_a_probe_stands_up_to_whatever_a_person_does_meanwhile),
 		cmocka_unit_test(an_app_that_is_taken_again_while_its_rows_are_passed_over_is_read_from_there),
+		cmocka_unit_test(a_record_that_was_passed_over_as_its_app_became_held_is_found_for_its_probe),
 		cmocka_unit_test(a_probe_is_found_behind_thousands_when_others_were_tried),
 		cmocka_unit_test(a_damaged_place_is_told_once_and_again_when_it_has_grown),
 		cmocka_unit_test(what_is_done_with_but_cannot_leave_is_said_and_not_sent_again),
