@@ -186,10 +186,11 @@ static const struct sums *take_good_one(struct files *files)
 
 /* --- Damage ---------------------------------------------------------------- */
 
-/* Pages count on from the file into the -wal. */
-static uint8_t *page_of(struct files *files, unsigned number)
+/* Pages count on from the file into the -wal, unless that is proven. */
+static uint8_t *page_of(struct files *files, unsigned number, bool proven)
 {
-	unsigned in_file = (unsigned)(files->file.size / PAGE), in_wal = (unsigned)(files->wal.size / PAGE);
+	unsigned in_file = (unsigned)(files->file.size / PAGE);
+	unsigned in_wal = proven ? 0 : (unsigned)(files->wal.size / PAGE);
 	if (in_file + in_wal == 0)
 		return NULL;
 	number %= in_file + in_wal;
@@ -237,11 +238,14 @@ static void prove(struct image *wal, bool big)
 	}
 }
 
+/* Behind a frame that does not add up, the salvage believes those that do, and no damage makes a
+ * sum right: so what was proven here is not broken off before it again. */
 static void damage(struct files *files, struct input *input)
 {
+	bool proven = false;
 	for (int i = 0; input->at < input->end && i < 256; i++) {
 		unsigned kind = take_byte(input) % 8, number = take_byte(input), at, size, left;
-		uint8_t *page = page_of(files, number), *other;
+		uint8_t *page = page_of(files, number, proven), *other;
 		if (page == NULL)
 			return;
 		switch (kind) {
@@ -256,7 +260,7 @@ static void damage(struct files *files, struct input *input)
 			input->at += size;
 			break;
 		case 1: /* another page's content */
-			other = page_of(files, take_byte(input));
+			other = page_of(files, take_byte(input), false);
 			memmove(page, other, PAGE);
 			break;
 		case 2:
@@ -275,6 +279,7 @@ static void damage(struct files *files, struct input *input)
 			break;
 		case 6:
 			prove(&files->wal, number % 2 == 1);
+			proven = true;
 			break;
 		default: /* pages at the end that nothing is written into */
 			size = number % 64 * PAGE;
