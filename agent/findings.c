@@ -157,10 +157,15 @@ static void judge_storage(const struct status *status, struct found *found)
 		advise(add(found, FINDING_PROBLEM, "storage", "the spool cannot be used: %s",
 		           report->storage),
 		       "reconify-agent check%s", status->options);
+	struct finding *damaged = NULL;
 	if (report->damaged_from > 0)
-		advise(add(found, FINDING_PROBLEM, "damaged", "records from id %" PRId64 " on cannot be "
-		           "read and are passed over", report->damaged_from),
-		       "stop the agent, then: reconify-agent init --salvage%s", status->options);
+		damaged = add(found, FINDING_PROBLEM, "damaged", "records from id %" PRId64 " on cannot be "
+		              "read and are passed over", report->damaged_from);
+	else if (ledger->damaged)
+		damaged = add(found, FINDING_PROBLEM, "damaged", "the spool's file is damaged: not all of "
+		              "its records can be read");
+	if (damaged != NULL)
+		advise(damaged, "stop the agent, then: reconify-agent init --salvage%s", status->options);
 	if (!ledger->balanced)
 		advise(add(found, FINDING_PROBLEM, "ledger", "the ledger DOES NOT ADD UP: the file was "
 		           "changed by something else than the agent and producers' plain statements"),

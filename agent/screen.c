@@ -226,7 +226,9 @@ static void print_waiting(const struct screen *screen, const struct status *stat
 		say(screen, out, "waiting", "%" PRId64 " %s", ledger->waiting, what);
 	else
 		say(screen, out, "waiting", "%" PRId64 " %s%s, %s%s, the oldest for %s", ledger->waiting,
-		    what, ledger->counted ? "" : " (by the ledger: too many to count)",
+		    what, ledger->counted   ? ""
+		          : ledger->damaged ? " (by the ledger: some cannot be read)"
+		                            : " (by the ledger: too many to count)",
 		    amount(ledger->bytes, size), ledger->dead_counted > 0 ? " with the dead" : "",
 		    span(status->now - ledger->oldest_at, age));
 }

@@ -649,17 +649,18 @@ static int out_of_patience(void *end)
 	return spool_is_past(end);
 }
 
-/* A count of a table's rows, or false when the patience ran out. */
-static bool count_rows(struct spool *spool, const char *sql, int64_t *count)
+/* A count of a table's rows, or false: the patience ran out, or the file is damaged. */
+static bool count_rows(struct spool *spool, const char *sql, bool *damaged, int64_t *count)
 {
 	sqlite3_stmt *row = NULL;
 	if (sqlite3_prepare_v2(spool->db, sql, -1, &row, NULL) != SQLITE_OK)
 		return false;
-	bool counted = sqlite3_step(row) == SQLITE_ROW;
-	if (counted)
+	int rc = sqlite3_step(row);
+	if (rc == SQLITE_ROW)
 		*count = sqlite3_column_int64(row, 0);
+	*damaged = *damaged || (rc & 0xff) == SQLITE_CORRUPT;
 	(void)sqlite3_finalize(row);
-	return counted;
+	return rc == SQLITE_ROW;
 }
 
 /* The code that a reason begins with. An import may have brought in anything. */
@@ -816,8 +817,8 @@ enum spool_status spool_read_ledger(struct spool *spool, int patience_ms,
 		/* A bare count(*) is one step to SQLite, which would not ask for patience. */
 		ledger->counted =
 			patience_ms >= 0 &&
-			count_rows(spool, "SELECT count(id) FROM dead_letters", &dead) &&
-			count_rows(spool, "SELECT count(id) FROM interactions", &waiting);
+			count_rows(spool, "SELECT count(id) FROM dead_letters", &ledger->damaged, &dead) &&
+			count_rows(spool, "SELECT count(id) FROM interactions", &ledger->damaged, &waiting);
 		sqlite3_progress_handler(spool->db, 0, NULL, NULL);
 		if (patience_ms >= 0)
 			spool_count_reasons(spool, patience_ms, ledger);

@@ -227,7 +227,8 @@ struct spool_ledger {
 	bool drop_oldest;
 	int64_t waiting;       /* rows counted where `counted`, else what the ledger leaves */
 	int64_t dead_counted;  /* rows in dead_letters, likewise */
-	bool counted;          /* the rows were counted; false: too many for `patience` */
+	bool counted;          /* the rows were counted; false: too many for `patience`, or damaged */
+	bool damaged;          /* the rows could not be counted, since the file is damaged */
 	bool balanced;         /* the sum is right, and so are the counts where counted */
 	int64_t oldest_at;     /* spooled_at of the first waiting row, -1: none */
 	int64_t last_id;       /* of the last waiting row, SPOOL_FIRST_ID: none; INT64_MAX: a

@@ -399,6 +399,16 @@ def test_the_agent_delivers_around_damage_and_takes_inserts(agent, filled, sink)
     assert "cannot be read" not in agent.command("status").stdout, "of the file that is set aside"
 
 
+def test_the_status_tells_damage_that_no_agent_has_met_yet(agent, filled):
+    before = agent.command("status").stdout
+    assert "damaged" not in before and "cannot be read" not in before
+    overwrite(filled, pages(filled, "interactions", "leaf")[-1])
+    told = agent.command("status").stdout
+    assert "PROBLEM: the spool's file is damaged" in told
+    assert "init --salvage" in told and "some cannot be read" in told
+    assert "too many to count" not in told
+
+
 def test_a_drain_ends_where_the_last_page_is_damaged(agent, filled, sink):
     filled.run("DELETE FROM interactions WHERE length(request_body) > 20000")
     fold(filled)
