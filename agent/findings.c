@@ -200,18 +200,22 @@ static void judge_records(const struct status *status, struct found *found)
 		       "reconify-agent list --dead%s; then retry or discard", status->options);
 	if (!status->live || report->retrying_id == 0)
 		return;
+	/* What it was told is the endpoint's reason, which stands there already. */
+	if (witness) {
+		advise(add(found, FINDING_WARNING, "one-record", "only record %" PRId64 " was tried: it may "
+		           "be the cause itself", report->retrying_id),
+		       "reconify-agent show %" PRId64 "%s", report->retrying_id, status->options);
+		return;
+	}
 	struct finding *finding =
-		witness ? add(found, FINDING_WARNING, "one-record", "only record %" PRId64 " was tried: it "
-	                      "may be the cause itself: %s", report->retrying_id,
-	                      report->retrying_reason)
-	        : report->retrying == 1
-	                ? add(found, FINDING_WARNING, "retrying", "record %" PRId64 " fails by itself "
-	                      "(%u times so far) and is retried: %s", report->retrying_id,
-	                      report->retrying_attempts, report->retrying_reason)
-	                : add(found, FINDING_WARNING, "retrying", "%" PRId64 " %s fail by themselves and "
-	                      "are retried, such as record %" PRId64 " (%u times so far): %s",
-	                      report->retrying, records(report->retrying), report->retrying_id,
-	                      report->retrying_attempts, report->retrying_reason);
+		report->retrying == 1
+			? add(found, FINDING_WARNING, "retrying", "record %" PRId64 " fails by itself "
+		              "(%u times so far) and is retried: %s", report->retrying_id,
+		              report->retrying_attempts, report->retrying_reason)
+			: add(found, FINDING_WARNING, "retrying", "%" PRId64 " %s fail by themselves and "
+		              "are retried, such as record %" PRId64 " (%u times so far): %s",
+		              report->retrying, records(report->retrying), report->retrying_id,
+		              report->retrying_attempts, report->retrying_reason);
 	advise(finding, "reconify-agent show %" PRId64 "%s; where it is not worth it: discard",
 	       report->retrying_id, status->options);
 }
