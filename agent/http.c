@@ -38,6 +38,7 @@ struct http {
 	int64_t handshake; /* bytes that opening a connection is likely to cost */
 	bool cut;
 	bool headed; /* the final answer's header block came to its end */
+	bool framed; /* and says where the answer ends, other than by the connection's end */
 	size_t body_size, body_room;
 	char *body; /* grows as the answer does, up to HTTP_BODY_MAX */
 };
@@ -100,19 +101,46 @@ static void keep_value(char *into, const char *line, size_t size, const char *na
 static size_t keep_headers(char *line, size_t one, size_t size, void *context)
 {
 	struct http *http = context;
+	char value[HEADER_VALUE_SIZE];
+	value[0] = '\0';
 	(void)one;
 	http->header_bytes += size;
 	if (http->header_bytes > HTTP_HEADERS_MAX)
 		return 0;
-	if (size > 5 && strncmp(line, "HTTP/", 5) == 0) {
+	switch (line[0]) {
+	case 'H':
+		if (size <= 5 || strncmp(line, "HTTP/", 5) != 0)
+			break;
 		/* A further status line: what stood in an interim answer does not count. */
 		http->retry_after[0] = http->date[0] = '\0';
 		http->headed = false;
-	}
-	if (line[0] == '\r' || line[0] == '\n')
+		http->framed = line[5] > '1';
+		break;
+	case '\r':
+	case '\n':
 		http->headed = true;
-	keep_value(http->retry_after, line, size, "Retry-After:");
-	keep_value(http->date, line, size, "Date:");
+		break;
+	case 'C':
+	case 'c':
+		keep_value(value, line, size, "Content-Length:");
+		http->framed = http->framed || value[0] != '\0';
+		break;
+	case 'T':
+	case 't':
+		keep_value(value, line, size, "Transfer-Encoding:");
+		http->framed = http->framed || strcasestr(value, "chunked") != NULL;
+		break;
+	case 'R':
+	case 'r':
+		keep_value(http->retry_after, line, size, "Retry-After:");
+		break;
+	case 'D':
+	case 'd':
+		keep_value(http->date, line, size, "Date:");
+		break;
+	default:
+		break;
+	}
 	return size;
 }
 
@@ -267,7 +295,7 @@ CURL *http_start(struct http *http, const struct ship_post *post, int64_t now)
 	http->ticket = post->ticket;
 	http->upload_size = post->size;
 	http->header_bytes = http->body_size = 0;
-	http->cut = http->headed = false;
+	http->cut = http->headed = http->framed = false;
 	http->retry_after[0] = http->date[0] = http->error[0] = '\0';
 	http->progress = INT64_MIN;
 	http->socket = CURL_SOCKET_BAD;
@@ -414,6 +442,7 @@ void http_result(struct http *http, CURLcode code, bool stuck, struct answer *an
 		answer->body = http->body_size > 0 ? http->body : "";
 		answer->body_size = http->body_size;
 		answer->body_cut = http->cut;
+		answer->open_ended = !http->framed && status != 204; /* RFC 9112, 6.3 */
 		answer->retry_after = http->retry_after[0] != '\0' ? http->retry_after : NULL;
 		answer->date = http->date[0] != '\0' ? http->date : NULL;
 		return;

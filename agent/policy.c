@@ -88,6 +88,10 @@ static const struct rule too_long = {
 	"the answer says success but is too long to be the endpoint's. A proxy or a portal may "
 	"have answered instead"
 };
+static const struct rule open_ended = {
+	0, 0, VERDICT_UNAVAILABLE, false, "answer-without-end",
+	"the answer says success, but has neither a body nor a length: it may have been cut off"
+};
 static const struct rule unreadable = {
 	0, 0, VERDICT_UNAVAILABLE, false, "answer-unreadable",
 	"the answer says success and is JSON, but its status could not be read"
@@ -170,8 +174,10 @@ static const struct rule *judge_success(const struct answer *answer)
 	if (answer->body_size == sizeof usual - 1 &&
 	    memcmp(answer->body, usual, sizeof usual - 1) == 0)
 		return &delivered; /* what nearly every answer is needs no parser */
+	/* Whoever can end the connection, which TLS does not keep anybody from, could make
+	 * nothing of what would have said "error". */
 	if (answer->body == NULL || is_blank(answer->body, answer->body_size))
-		return &delivered;
+		return answer->open_ended ? &open_ended : &delivered;
 	switch (json_check(answer->body, answer->body_size)) {
 	case JSON_INVALID:
 		return &not_json;

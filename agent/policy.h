@@ -28,6 +28,7 @@ struct answer {
 	const char *body;        /* ANSWER_HTTP: what was kept of the body */
 	size_t body_size;
 	bool body_cut;           /* the body was larger than what is kept */
+	bool open_ended;         /* the connection's end alone says where the body ends */
 	const char *retry_after; /* the headers' values, NULL where absent */
 	const char *date;
 	int64_t traffic;         /* bytes on the line, both ways, as well as it is known; 0: not */

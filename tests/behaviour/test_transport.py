@@ -113,6 +113,11 @@ NEVER_DELIVERED = {
     "another protocol": lambda: Scripted(b"ICY 200 OK\r\n\r\n" + OK_BODY),
     "a status of two digits": lambda: Scripted(b"HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n"),
     "a page until the end": lambda: Scripted(PLAIN_OK + b"\r\n<html>sign in</html>"),
+    "neither body nor length": lambda: Scripted(PLAIN_OK + b"\r\n"),
+    "blank without a length": lambda: Scripted(
+        PLAIN_OK + b"Transfer-Encoding: gzip\r\nDate: x\r\n\r\n \r\n"),
+    "neither body nor length, behind an informational": lambda: Scripted(
+        b"HTTP/1.1 103 Early Hints\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"),
     "compressed unasked": lambda: Scripted(
         PLAIN_OK + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x00"),
 }
@@ -139,6 +144,9 @@ DELIVERED = {
     "expect refused": badserver.ContinueRefused,
     "slow but in time": lambda: badserver.SlowBytes(0.005),
     "http 1.0 until the end": lambda: Scripted(b"HTTP/1.0 200 OK\r\n\r\n" + OK_BODY),
+    "empty, of length 0": lambda: Scripted(PLAIN_OK + b"Content-Length: 0\r\n\r\n"),
+    "empty, in chunks": lambda: Scripted(PLAIN_OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    "no content": lambda: Scripted(b"HTTP/1.1 204 No Content\r\n\r\n"),
     "chunks": lambda: Scripted(PLAIN_OK + b"Transfer-Encoding: chunked\r\n\r\n3\r\n" + OK_BODY[:3] +
                                b"\r\nc;x=y\r\n" + OK_BODY[3:] + b"\r\n0\r\nX-Trailer: y\r\n\r\n"),
 }

@@ -43,6 +43,7 @@ int fuzz_policy(const uint8_t *data, size_t size)
 	char *body = fuzz_text(input.at, body_size);
 	answer.kind = (flags & 8) == 0 ? ANSWER_HTTP : (enum answer_kind)((flags & 7) % 6);
 	answer.body_cut = (flags & 16) != 0;
+	answer.open_ended = (flags & 128) != 0;
 	answer.body = body;
 	answer.body_size = body_size;
 	answer.retry_after = (flags & 32) != 0 ? retry_after : NULL;
@@ -56,6 +57,7 @@ int fuzz_policy(const uint8_t *data, size_t size)
 		/* The one verdict that takes a row away. */
 		HOLDS(answer.kind == ANSWER_HTTP && answer.status >= 200 && answer.status <= 299);
 		HOLDS(!answer.body_cut && says_taken((struct slice){ body, body_size }));
+		HOLDS(!answer.open_ended || body_size > 0);
 	}
 	if (judged.verdict == VERDICT_REJECTED)
 		HOLDS(answer.kind == ANSWER_HTTP &&

@@ -173,6 +173,24 @@ static void without_memory_to_read_an_answer_nothing_is_taken_for_delivered(void
 	assert_int_equal(verdict_of(200, "{\"status\": \"ok\"}"), VERDICT_DELIVERED);
 }
 
+static void what_may_have_been_cut_off_to_nothing_is_not_delivered(void **state)
+{
+	struct answer answer = { .kind = ANSWER_HTTP, .status = 200, .body = "" };
+
+	(void)state;
+	assert_int_equal(policy_judge(&answer, WALL).verdict, VERDICT_DELIVERED);
+	answer.open_ended = true;
+	assert_int_equal(policy_judge(&answer, WALL).verdict, VERDICT_UNAVAILABLE);
+	assert_string_equal(policy_judge(&answer, WALL).code, "answer-without-end");
+	answer.body = " \r\n";
+	answer.body_size = 3;
+	assert_int_equal(policy_judge(&answer, WALL).verdict, VERDICT_UNAVAILABLE);
+	/* A text that is whole says so itself. */
+	answer.body = "{\"status\": \"ok\"}";
+	answer.body_size = strlen(answer.body);
+	assert_int_equal(policy_judge(&answer, WALL).verdict, VERDICT_DELIVERED);
+}
+
 static void only_ok_itself_is_ok_whatever_escapes_are_beside_it(void **state)
 {
 	(void)state;
@@ -640,6 +658,7 @@ int main(void)
 		cmocka_unit_test(every_status_has_the_verdict_of_the_contract),
 		cmocka_unit_test(a_status_that_is_none_is_unavailable),
 		cmocka_unit_test(without_memory_to_read_an_answer_nothing_is_taken_for_delivered),
+		cmocka_unit_test(what_may_have_been_cut_off_to_nothing_is_not_delivered),
 		cmocka_unit_test(only_ok_itself_is_ok_whatever_escapes_are_beside_it),
 		cmocka_unit_test(among_the_statuses_only_429_is_surely_the_whole_destinations),
 		cmocka_unit_test(the_body_counts_for_nothing_beside_another_status),
