@@ -624,20 +624,23 @@ static int misuse(const struct command *command)
 	return EX_USAGE;
 }
 
-/* The arguments as IDs, or one as `either` an ID or a uuid; false where one is no such
- * thing. */
-static bool take_ids(struct call *call, bool either)
+/* The arguments as IDs, or one as `either` an ID or a uuid. */
+static int take_ids(const struct command *command, struct call *call, bool either)
 {
 	struct selection *selection = &call->selection;
 	if (either && selection_parse_uuid(call->arguments[0], selection->uuid))
-		return true;
+		return EX_OK;
 	selection->ids = calloc((size_t)call->argument_count + 1, sizeof *selection->ids);
 	if (selection->ids == NULL)
-		return false;
-	for (int i = 0; i < call->argument_count; i++)
-		if (!selection_parse_id(call->arguments[i], &selection->ids[selection->id_count++]))
-			return false;
-	return true;
+		return complain(EX_OSERR, "no memory");
+	for (int i = 0; i < call->argument_count; i++) {
+		if (selection_parse_id(call->arguments[i], &selection->ids[selection->id_count++]))
+			continue;
+		(void)fprintf(stderr, "reconify-agent: %s: ID is a record's number, such as 12%s\n",
+		              command->name, either ? ", and UUID has 32 hex digits" : "");
+		return EX_USAGE;
+	}
+	return EX_OK;
 }
 
 /* Hands the arguments over, where there are as many as the command takes. */
@@ -654,13 +657,11 @@ static int perform_with(const struct command *command, struct call *call)
 		return misuse(command);
 	}
 	bool either = strstr(command->arguments, "UUID") != NULL;
-	if (strstr(command->arguments, "ID") != NULL && !take_ids(call, either)) {
-		free(call->selection.ids);
-		(void)fprintf(stderr, "reconify-agent: %s: ID is a record's number, such as 12%s\n",
-		              command->name, either ? ", and UUID has 32 hex digits" : "");
-		return EX_USAGE;
-	}
-	int code = command->act(call);
+	int code = EX_OK;
+	if (strstr(command->arguments, "ID") != NULL)
+		code = take_ids(command, call, either);
+	if (code == EX_OK)
+		code = command->act(call);
 	free(call->selection.ids);
 	return code;
 }
