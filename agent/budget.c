@@ -165,6 +165,7 @@ static void hours_text(const struct budget_limits *limits, char into[BUDGET_TEXT
 		int wrote = snprintf(into + used, BUDGET_TEXT_SIZE - used, "%s%02d:%02d-%02d:%02d",
 		                     i > 0 ? ", " : "", window->from / 60, window->from % 60,
 		                     window->to / 60, window->to % 60);
+		/* not covered: there is room for as many windows as there may be */
 		if (wrote < 0 || (size_t)wrote >= BUDGET_TEXT_SIZE - used)
 			return;
 		used += (size_t)wrote;

@@ -34,7 +34,7 @@ static void what_is_no_limit_is_refused_and_changes_nothing(void **state)
 		{ "hours", "1-5" }, { "hours", "01:00" }, { "hours", "01:00-" }, { "hours", "01:00-01:00" },
 		{ "hours", "01:00-25:00" }, { "hours", "24:00-01:00" }, { "hours", "01:60-02:00" },
 		{ "hours", "01:00-24:01" }, { "hours", "01:00-02:00," }, { "hours", ",01:00-02:00" },
-		{ "hours", "001:00-02:00" }, { "hours", "1:0-2:00" }, { "hours", "01:00-02:00 x" },
+		{ "hours", "01:xx-02:00" }, { "hours", "001:00-02:00" }, { "hours", "1:0-2:00" }, { "hours", "01:00-02:00 x" },
 		{ "hours", "1:00-2:00,1:00-2:00,1:00-2:00,1:00-2:00,1:00-2:00,1:00-2:00,1:00-2:00,"
 		           "1:00-2:00,1:00-2:00" },
 		{ "nonsense", "5/s" },
@@ -224,6 +224,10 @@ static void hours_open_and_close_to_the_minute_also_over_midnight(void **state)
 	}
 	limits = limits_of("hours", "00:00-24:00");
 	assert_int_equal(budget_open_for(&limits, 5 * HOUR), -1);
+	limits = limits_of("hours", "00:00-12:00, 12:00-24:00");
+	assert_int_equal(budget_open_for(&limits, 0), -1);
+	limits = limits_of("hours", "08:00-20:00, 09:00-12:00");
+	assert_int_equal(budget_open_for(&limits, 10 * HOUR), 10 * HOUR);
 }
 
 static void a_spent_day_waits_for_the_hours_of_the_next(void **state)
@@ -265,6 +269,20 @@ static void a_reload_ends_waits_that_the_new_limits_do_not_ask_for(void **state)
 	budget_adapt(&budget, &limits, time.now);
 	assert_int_equal(budget_wait(&budget, &limits, time, &until), BUDGET_RATE);
 	assert_true(until <= 1200);
+	/* What was spent already still counts. */
+	int64_t rate_free = budget.rate_free;
+	budget_adapt(&budget, &limits, time.now + 100);
+	assert_int_equal(budget.rate_free, rate_free);
+
+	limits = limits_of("bandwidth", "1k/s");
+	budget = (struct budget){ .spent = 0 };
+	budget_spend(&budget, &limits, time.now, 1 << 30);
+	assert_true(budget_set(&limits, "bandwidth", "1M/s"));
+	budget_adapt(&budget, &limits, time.now);
+	assert_true(budget.bandwidth_free <= (time.now + BUDGET_BURST) * 1000);
+	int64_t bandwidth_free = budget.bandwidth_free;
+	budget_adapt(&budget, &limits, time.now + 100);
+	assert_int_equal(budget.bandwidth_free, bandwidth_free);
 }
 
 int main(void)
