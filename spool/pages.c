@@ -460,8 +460,13 @@ static enum cell_state read_columns(const struct pages *pages, uint64_t size, st
 	const uint8_t *types_end = content;
 	for (at += used; at < types_end; at += used) {
 		used = read_varint(at, types_end, &type);
-		if (used == 0 || cell->column_count == CELL_COLUMNS_MAX)
+		if (cell->column_count == CELL_COLUMNS_MAX)
 			return CELL_DAMAGED;
+		if (used == 0) { /* the last one, whose type does not end */
+			used = (unsigned)(types_end - at);
+			type = 0;
+			state = CELL_DOUBTFUL;
+		}
 		if (!read_value(type, content, (uint64_t)(end - content), &length,
 		                &cell->columns[cell->column_count]))
 			state = CELL_DOUBTFUL;

@@ -569,7 +569,6 @@ static void what_is_no_record_is_damaged(void **state)
 	assert_int_equal(cell_of(place, CELL(1, 5, 0xff), &cell), CELL_DAMAGED);      /* header's size, */
 	assert_int_equal(cell_of(place, CELL(1, 5, 0), &cell), CELL_DAMAGED);         /* too small, */
 	assert_int_equal(cell_of(place, CELL(1, 5, 2), &cell), CELL_DAMAGED);         /* too large */
-	assert_int_equal(cell_of(place, CELL(2, 5, 2, 0xff), &cell), CELL_DAMAGED);   /* types that break off, */
 	uint8_t many[2 + 2 + CELL_COLUMNS_MAX] = { CELL_COLUMNS_MAX + 2, 5, CELL_COLUMNS_MAX + 2 };
 	assert_int_equal(cell_of(place, many, sizeof many, &cell), CELL_DAMAGED);
 	assert_int_equal(cell.column_count, CELL_COLUMNS_MAX);
@@ -588,10 +587,13 @@ static void what_does_not_add_up_is_doubtful(void **state)
 		assert_true(cell.column_count == 2 && cell.columns[0].kind == VALUE_NULL);
 		assert_true(cell.columns[1].kind == VALUE_INTEGER && cell.columns[1].integer == 7);
 	}
-	/* Nor has one that is not there, or not all of it. */
-	assert_int_equal(cell_of(place, CELL(4, 5, 3, 1, 2, 7), &cell), CELL_DOUBTFUL);
-	assert_true(cell.column_count == 2 && cell.columns[0].integer == 7);
-	assert_int_equal(cell.columns[1].kind, VALUE_NULL);
+	/* Nor has one that is not there, or not all of it; nor a type that breaks off. */
+	static const uint8_t last_types[] = { 2, 0xff };
+	for (size_t i = 0; i < 2; i++) {
+		assert_int_equal(cell_of(place, CELL(4, 5, 3, 1, last_types[i], 7), &cell), CELL_DOUBTFUL);
+		assert_true(cell.column_count == 2 && cell.columns[0].integer == 7);
+		assert_int_equal(cell.columns[1].kind, VALUE_NULL);
+	}
 }
 
 static void a_cell_that_the_page_breaks_off_is_damaged(void **state)
