@@ -1,14 +1,16 @@
 #!/usr/bin/python3
 """A disk that fills up at any moment, of twenty sizes, then has room again; and one that
-is remounted read-only under the running agent. Nothing is lost, nothing is sent over and
+becomes read-only under the running agent. Nothing is lost, nothing is sent over and
 over, and it goes on by itself."""
 
 import contextlib
+import errno
 import subprocess
 import time
 
 import rig
 
+LOOP = "loop,errors=remount-ro"
 SIZES = [256 << number // 2 if number % 2 == 0 else 384 << number // 2 for number in range(20)]
 
 
@@ -27,7 +29,7 @@ def disk(folder, size, kind="tmpfs"):
         made = subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", image], capture_output=True)
         if made.returncode != 0:
             raise rig.Skip("mkfs.ext4 cannot be used here")
-        command = ["mount", "-o", "loop", image, where]
+        command = ["mount", "-o", LOOP, image, where]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise rig.Skip(f"nothing can be mounted here: {done.stderr.strip()}")
@@ -96,31 +98,78 @@ def fills_up(fault, size, kind):
         world.account(extra_max=rig.PER_CRASH if early else 0)
 
 
-def goes_read_only(fault, number):
-    with fault.point(f"read-only remount {number}") as folder, \
-            disk(folder, 65536, "tmpfs" if number % 2 else "ext4") as where, \
-            rig.World(fault, folder, script="slow=5ms", disk=where) as world:
-        world.insert(100)
+def is_read_only(where):
+    """Not by what mount says: a write is refused."""
+    try:
+        (where / "probe").write_text("x")
+    except OSError as error:
+        assert error.errno == errno.EROFS, error
+        return True
+    return False
+
+
+def mount_again(where, image):
+    """Ends the read-only time as a person does: unmount, look for damage, mount."""
+    rig.eventually(lambda: subprocess.run(["umount", where], capture_output=True).returncode == 0)
+    # 1: what was wrong is mended.
+    checked = subprocess.run(["fsck.ext4", "-p", image], capture_output=True, text=True)
+    assert checked.returncode in (0, 1), checked.stdout + checked.stderr
+    subprocess.run(["mount", "-o", LOOP, image, where], check=True)
+    assert not is_read_only(where)
+
+
+def goes_read_only(fault, when):
+    """A device that fails makes the kernel do it, under whoever has files open for writing;
+    "mount -o remount,ro" is refused then."""
+    with fault.point(f"read-only {when}") as folder, disk(folder, 65536, "ext4") as where, \
+            rig.World(fault, folder, script="slow=20ms", disk=where) as world:
+        world.insert(400 if when == "at work" else 40)
+        world.insert(40, session="s")
         world.spawn()
-        time.sleep(fault.random.uniform(0.02, 0.3))
-        # What is open for writing keeps "mount -o remount,ro" from working; a device that
-        # fails makes the kernel do it, in this way:
-        done = subprocess.run(["mount", "-o", "remount,ro", where], capture_output=True)
-        if done.returncode != 0:
-            done = subprocess.run(["sh", "-c", f"mount -o bind,remount,ro '{where}'"],
-                                  capture_output=True, text=True)
-        world.insert(1)
-        time.sleep(0.5)
+        if when == "at work":
+            rig.eventually(lambda: world.sink.posts >= 20)
+            time.sleep(fault.random.uniform(0, 0.3))
+        else:
+            world.agent.wait_until_empty(60)
+        subprocess.run(["mount", "-o", "remount,abort", where], check=True)
+        assert is_read_only(where), "it can still be written to"
+        assert not world.insert(1), "a row was accepted on a read-only disk"
+        assert "readonly" in world.refused[-1] or "I/O" in world.refused[-1], world.refused[-1]
+        waits_calmly(world)
         if world.agent.alive():
-            world.calm(1)
+            status = world.agent.status()
+            assert when == "idle" or status["storage"] or status["waiting"] == 0, status
+            code = world.agent.stop(20)
+            assert code in (0, 74), f"SIGTERM: exit {code}: {world.agent.errors()[-500:]}"
         else:
             world.ended(74, 77)
-        subprocess.run(["mount", "-o", "remount,rw", where], capture_output=True)
-        subprocess.run(["mount", "-o", "bind,remount,rw", where], capture_output=True)
+        said = world.agent.errors()
+        assert when == "idle" or "storage failed" in said or "read-only" in said.lower(), said[-500:]
+        # What was settled since the disk last synced is gone, as after a power cut; but that
+        # it cannot be written down is no reason to send it again before.
+        sent = world.sink.uuids()
+        assert len(sent) == len(set(sent)), f"{len(sent) - len(set(sent))} sent over and over"
+        mount_again(where, folder / "image")
+        assert world.insert(3), world.refused[-1]
+        world.spawn()
+        world.agent.wait_until_empty(60)
+        world.account(extra_max=len(sent))
+
+
+def starts_read_only(fault, kind):
+    with fault.point(f"read-only at the start, {kind}") as folder, disk(folder, 65536, kind) as where, \
+            rig.World(fault, folder, script="slow=5ms", disk=where) as world:
+        world.insert(20, session="s")
+        subprocess.run(["mount", "-o", "remount,ro", where], check=True)
+        assert is_read_only(where), "it can still be written to"
+        world.spawn()
+        world.ended(77)
+        assert "Read-only file system" in world.agent.errors(), world.agent.errors()[-500:]
+        assert world.sink.posts == 0
+        subprocess.run(["mount", "-o", "remount,rw", where], check=True)
         assert world.insert(1), world.refused[-1]
-        if not world.agent.alive():
-            world.spawn()
-        world.account(extra_max=rig.PER_CRASH)
+        world.spawn()
+        world.account()
 
 
 def work(fault):
@@ -129,11 +178,11 @@ def work(fault):
     # On 4 MB, of which ext4 leaves 2.7, the -wal alone may take up all; nothing can then
     # go on before a person makes room.
     points += [(fills_up, size, "ext4") for size in (8192, 12288, 16384, 32768)]
-    points += [(goes_read_only, number, None) for number in range(4)]
-    for what, argument, kind in fault.choose(points):
-        if not fault.more():
-            break
-        what(fault, argument, *([kind] if kind else []))
+    points += [(goes_read_only, "at work", None)] * 3 + [(goes_read_only, "idle", None)]
+    points += [(starts_read_only, kind, None) for kind in ("tmpfs", "ext4")]
+    # Most of their time is waiting.
+    fault.parallel(fault.choose(points),
+                   lambda point: point[0](fault, *(part for part in point[1:] if part)), workers=3)
 
 
 rig.main("full_disk", work)
