@@ -1,10 +1,11 @@
 #!/usr/bin/python3
-"""A disk that fills up at any moment, of twenty sizes, then has room again; and one that
-becomes read-only under the running agent. Nothing is lost, nothing is sent over and
+"""A disk that fills up at any moment, of twenty sizes, then has room again; a quota that
+does the same; and a disk that becomes read-only under the running agent. Nothing is lost, nothing is sent over and
 over, and it goes on by itself."""
 
 import contextlib
 import errno
+import os
 import subprocess
 import time
 
@@ -22,14 +23,15 @@ def disk(folder, size, kind="tmpfs"):
     if kind == "tmpfs":
         command = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "none", where]
     else:
-        rig.need_program("mkfs.ext4")
+        maker = {"ext4": ["mkfs.ext4", "-q", "-F", "-m", "0"], "btrfs": ["mkfs.btrfs", "-q"]}[kind]
+        rig.need_program(maker[0])
         image = folder / "image"
         with open(image, "wb") as file:
             file.truncate(max(size, 4096) << 10)
-        made = subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", image], capture_output=True)
+        made = subprocess.run([*maker, image], capture_output=True)
         if made.returncode != 0:
-            raise rig.Skip("mkfs.ext4 cannot be used here")
-        command = ["mount", "-o", LOOP, image, where]
+            raise rig.Skip(f"{maker[0]} cannot be used here")
+        command = ["mount", "-o", LOOP if kind == "ext4" else "loop", image, where]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise rig.Skip(f"nothing can be mounted here: {done.stderr.strip()}")
@@ -172,6 +174,90 @@ def starts_read_only(fault, kind):
         world.account()
 
 
+def limited(where, size):
+    """The kernel's own limit for what is below, also for root; None: without."""
+    done = subprocess.run(["btrfs", "qgroup", "limit", size or "none", where],
+                          capture_output=True, text=True)
+    if done.returncode != 0:
+        raise rig.Skip(f"no quota can be set here: {done.stderr.strip()}")
+
+
+@contextlib.contextmanager
+def quota(folder):
+    """A folder for which a quota can be set. Of the file systems that are anywhere, btrfs
+    has one that needs no format which kernels leave out (as CONFIG_QFMT_V2, for ext4)."""
+    rig.need_program("btrfs")
+    with disk(folder, 262144, "btrfs") as top:
+        where = top / "limited"
+        for words in (["quota", "enable", top], ["subvolume", "create", where]):
+            done = subprocess.run(["btrfs", *words], capture_output=True, text=True)
+            if done.returncode != 0:
+                raise rig.Skip(f"btrfs {words[0]}: {done.stderr.strip()}")
+        yield where
+
+
+def is_over_quota(where):
+    """Not by what the tools say: a write is refused, though the disk has room."""
+    ballast = where / "ballast"
+    try:
+        with open(ballast, "wb", buffering=0) as file:
+            for _ in range(16384):
+                file.write(b"x" * 4096)
+            os.fsync(file.fileno())
+    except OSError as error:
+        assert error.errno == errno.EDQUOT, error
+        return True
+    return False
+
+
+def meets_its_quota(fault, size):
+    with fault.point(f"quota of {size}") as folder, quota(folder) as where, \
+            rig.World(fault, folder, script="slow=100ms", disk=where) as world:
+        world.insert(100)
+        world.insert(20, session="s")
+        world.spawn()
+        rig.eventually(lambda: world.sink.posts >= 5)
+        limited(where, size)
+        for _ in range(100):
+            if not world.insert(10, size=60_000):
+                break
+        assert is_over_quota(where), "there is no quota"
+        world.insert(50, size=4000)
+        # Here a write to the -shm, which is mapped, may need room, too: what only looks may
+        # then be unable to, and the agent may end.
+        looked = world.agent.command("status", "--json")
+        assert looked.returncode == 0 or (looked.returncode == 74 and "quota" in looked.stderr), \
+            (looked.returncode, looked.stderr)
+        time.sleep(3)
+        if world.agent.alive():
+            world.calm(2)
+        if not world.agent.alive():
+            world.ended(74)
+            assert "full" in world.agent.errors(), world.agent.errors()[-500:]
+        sent = world.sink.uuids()
+        assert len(sent) == len(set(sent)), f"{len(sent) - len(set(sent))} sent over and over"
+        limited(where, None)
+        (where / "ballast").unlink(missing_ok=True)
+        ended = not world.agent.alive()
+        if ended:
+            world.spawn()
+        rig.eventually(lambda: world.insert(3), 90)
+        world.agent.wait_until_empty(90)
+        rig.eventually(lambda: world.agent.status()["storage"] == "", 60)
+        world.account(extra_max=rig.PER_CRASH if ended else 0)
+
+
+def where_it_can(fault, what, *arguments):
+    """What needs more than a mount: without it, the rest is done, and this is said."""
+    try:
+        what(fault, *arguments)
+    except rig.Skip as reason:
+        note = f"{what.__name__.replace('_', ' ')}: {reason}"
+        with fault.lock:
+            if note not in fault.notes:
+                fault.notes.append(note)
+
+
 def work(fault):
     rig.need_root("a small disk is mounted")
     points = [(fills_up, size, "tmpfs") for size in SIZES]
@@ -180,9 +266,10 @@ def work(fault):
     points += [(fills_up, size, "ext4") for size in (8192, 12288, 16384, 32768)]
     points += [(goes_read_only, "at work", None)] * 3 + [(goes_read_only, "idle", None)]
     points += [(starts_read_only, kind, None) for kind in ("tmpfs", "ext4")]
+    points += [(meets_its_quota, size, None) for size in ("8M", "10M", "14M")]
     # Most of their time is waiting.
-    fault.parallel(fault.choose(points),
-                   lambda point: point[0](fault, *(part for part in point[1:] if part)), workers=3)
+    fault.parallel(fault.choose(points), lambda point: where_it_can(
+        fault, point[0], *(part for part in point[1:] if part)), workers=3)
 
 
 rig.main("full_disk", work)
