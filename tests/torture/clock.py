@@ -6,6 +6,7 @@ The monotonic clock goes on as it is: nothing is to depend on the other."""
 import glob
 import time
 
+import kinds
 import rig
 import certificates
 
@@ -88,13 +89,19 @@ def boots_without_a_clock(fault, offset):
             world.account()
 
 
+def kind_of(point):
+    """At which time it jumps; and certificates not yet valid, or no longer."""
+    return point[-1] if point[0] is jump else f"boot, {point[1][0]}"
+
+
 def work(fault):
     rig.need_bare_program("their runtime must be loaded first")
     library()
     points = [(jump, there, back, phase) for phase in PHASES for there in JUMPS
               for back in ("+0s", there)]
     points += [(boots_without_a_clock, offset) for offset in ("-56y", "-20y", "-400d", "+50y")]
-    fault.parallel(fault.choose(points), lambda point: point[0](fault, *point[1:]), workers=3)
+    fault.parallel(kinds.first(fault, fault.choose(points), kind_of),
+                   lambda point: point[0](fault, *point[1:]), workers=3)
 
 
 rig.main("clock", work)

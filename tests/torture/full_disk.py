@@ -9,6 +9,7 @@ import os
 import subprocess
 import time
 
+import kinds
 import rig
 
 LOOP = "loop,errors=remount-ro"
@@ -74,8 +75,8 @@ def fills_up(fault, size, kind):
             fill(where, fault.random.choice([0, 4096, 40960]))
         world.spawn()
         if not early:
-            # Producers until there is no room.
-            for _ in range(400):
+            # Producers until there is no room; in a sample, not on the largest disks.
+            for _ in range(40 if rig.options.points else 400):
                 if not world.insert(10, session="s", size=2000):
                     break
                 if fault.random.random() < 0.01:
@@ -247,15 +248,11 @@ def meets_its_quota(fault, size):
         world.account(extra_max=rig.PER_CRASH if ended else 0)
 
 
-def where_it_can(fault, what, *arguments):
-    """What needs more than a mount: without it, the rest is done, and this is said."""
-    try:
-        what(fault, *arguments)
-    except rig.Skip as reason:
-        note = f"{what.__name__.replace('_', ' ')}: {reason}"
-        with fault.lock:
-            if note not in fault.notes:
-                fault.notes.append(note)
+def kind_of(point):
+    what, argument, kind = point
+    if what is fills_up and kind == "tmpfs":
+        return f"tmpfs {SIZES.index(argument) // 7}"   # small, larger, large
+    return f"{what.__name__} {argument if what is goes_read_only else kind}"
 
 
 def work(fault):
@@ -266,10 +263,15 @@ def work(fault):
     points += [(fills_up, size, "ext4") for size in (8192, 12288, 16384, 32768)]
     points += [(goes_read_only, "at work", None)] * 3 + [(goes_read_only, "idle", None)]
     points += [(starts_read_only, kind, None) for kind in ("tmpfs", "ext4")]
-    points += [(meets_its_quota, size, None) for size in ("8M", "10M", "14M")]
+    try:
+        with quota(fault.scratch) as where:
+            limited(where, "8M")
+        points += [(meets_its_quota, size, None) for size in ("8M", "10M", "14M")]
+    except rig.Skip as reason:
+        fault.notes.append(f"quota: {reason}")
     # Most of their time is waiting.
-    fault.parallel(fault.choose(points), lambda point: where_it_can(
-        fault, point[0], *(part for part in point[1:] if part)), workers=3)
+    fault.parallel(kinds.first(fault, fault.choose(points), kind_of),
+                   lambda point: point[0](fault, *(part for part in point[1:] if part)), workers=3)
 
 
 rig.main("full_disk", work)
