@@ -8,6 +8,7 @@ loopback. A server never raises for what a client does: it is the one at fault.
 
 import random
 import re
+import select
 import socket
 import ssl
 import struct
@@ -18,8 +19,10 @@ import h2.config
 import h2.connection
 import h2.errors
 import h2.events
+import h2.settings
 
 OK_BODY = b'{"status":"ok"}'
+SEND_BUFFER = 65536  # of an endless server, so that little is sent that nobody reads
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n" + OK_BODY
 
 
@@ -269,6 +272,7 @@ class Endless(BadServer):
     def __init__(self, head, part, limit=1 << 36):
         super().__init__()
         self.head, self.part, self.limit, self.sent = head, part, limit, 0
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
 
     def serve(self, connection):
         if not connection.read_request():
@@ -372,6 +376,26 @@ class OldTls(Tls):
         self.context.set_ciphers("ALL:@SECLEVEL=0")
 
 
+HALF_A_SERVER_HELLO = b"\x16\x03\x03\x00\x7a\x02\x00\x00\x76\x03\x03"
+
+
+class HandshakeStalled(BadServer):
+    """Reads the ClientHello, sends `start`, a byte each `interval` seconds, and no more."""
+
+    scheme = "https"
+
+    def __init__(self, start=b"", interval=0):
+        super().__init__()
+        self.start, self.interval = start, interval
+
+    def serve(self, connection):
+        connection.socket.recv(65536)
+        for position in range(len(self.start)):
+            connection.send(self.start[position:position + 1])
+            self.stopping.wait(self.interval)
+        self.stopping.wait()
+
+
 class HandshakeClosed(BadServer):
     """Reads the ClientHello, sends the start of an answer, then closes."""
 
@@ -379,7 +403,7 @@ class HandshakeClosed(BadServer):
 
     def serve(self, connection):
         connection.socket.recv(65536)
-        connection.send(b"\x16\x03\x03\x00\x7a\x02\x00\x00\x76\x03\x03")
+        connection.send(HALF_A_SERVER_HELLO)
 
 
 class HandshakeGarbage(BadServer):
@@ -466,3 +490,156 @@ class Http2(Tls):
                     elif self.fault == "closed":
                         return
             wire.sendall(state.data_to_send())
+
+
+def frame(kind, flags, stream, payload=b""):
+    """An HTTP/2 frame as it stands on the wire, whatever h2 thinks of it."""
+    return (struct.pack(">I", len(payload))[1:] + bytes((kind, flags)) +
+            struct.pack(">I", stream) + payload)
+
+
+class BadHttp2(Http2):
+    """Says what subclasses say in `on_head` and `on_end`, and never what it should; until
+    `mended` is set: every connection from then on is a good server's, whatever the
+    older ones go on doing. `sent`: how much the client took of what has no end."""
+
+    settings = {}
+    grants = True  # window for more of the body
+
+    def __init__(self, certificate):
+        super().__init__(certificate)
+        self.mended = threading.Event()
+        self.sent = 0
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+
+    def serve(self, connection):
+        if self.mended.is_set():
+            super().serve(connection)
+            return
+        wire = connection.socket
+        state = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        state.initiate_connection()
+        state.update_settings(self.settings)
+        wire.sendall(state.data_to_send())
+        while received := wire.recv(65536):
+            for event in state.receive_data(received):
+                if isinstance(event, h2.events.RequestReceived):
+                    with self.lock:
+                        self.requests += 1
+                    self.on_head(wire, event.stream_id)
+                elif isinstance(event, h2.events.DataReceived):
+                    self.count(len(event.data))
+                    if self.grants:
+                        state.acknowledge_received_data(event.flow_controlled_length,
+                                                        event.stream_id)
+                elif isinstance(event, h2.events.StreamEnded):
+                    self.on_end(wire, event.stream_id)
+            wire.sendall(state.data_to_send())
+
+    def on_head(self, wire, stream):
+        pass
+
+    def on_end(self, wire, stream):
+        pass
+
+
+class Http2NoWindow(BadHttp2):
+    """Lets the head come, and of the body nothing, for ever."""
+
+    settings = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0}
+    grants = False
+
+
+class Http2NoStreams(BadHttp2):
+    """Lets no request come at all."""
+
+    settings = {h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 0}
+
+
+class Http2Silent(BadHttp2):
+    """Takes every request, and answers none."""
+
+
+class Http2Flood(BadHttp2):
+    """On the head of a request, `part` without end; `reads`: what the client says to it
+    is taken, so that it need not keep that."""
+
+    def __init__(self, certificate, part, reads=False):
+        super().__init__(certificate)
+        self.part, self.reads = part, reads
+
+    def on_head(self, wire, stream):
+        while not self.stopping.is_set():
+            wire.sendall(self.part)
+            self.sent += len(self.part)
+            while self.reads and (wire.pending() or select.select([wire], [], [], 0)[0]):
+                if not wire.recv(65536):
+                    return
+
+
+class Http2Garbage(BadHttp2):
+    """On the head of a request, `garbage`, and the end."""
+
+    def __init__(self, certificate, garbage):
+        super().__init__(certificate)
+        self.garbage = garbage
+
+    def on_head(self, wire, stream):
+        wire.sendall(self.garbage)
+        raise OSError
+
+
+class Http2Endless(BadHttp2):
+    """Answers a whole request by head(stream), then part(stream) without end, each after
+    `interval` seconds."""
+
+    def __init__(self, certificate, head, part, interval=0):
+        super().__init__(certificate)
+        self.head, self.part, self.interval = head, part, interval
+
+    def on_end(self, wire, stream):
+        part = self.part(stream)
+        wire.sendall(self.head(stream))
+        while not self.stopping.wait(self.interval):
+            wire.sendall(part)
+            self.sent += len(part)
+
+
+# Of HPACK: ":status: 200" from the static table, ":status: 103" and a long field as they stand.
+STATUS_200 = b"\x88"
+STATUS_103 = b"\x08\x03103"
+LONG_FIELD = b"\x00\x01a\x7d" + b"x" * 125
+
+
+def Http2EndlessBody(certificate):
+    return Http2Endless(certificate, lambda stream: frame(1, 4, stream, STATUS_200),
+                        lambda stream: frame(0, 0, stream, b" " * 16000))
+
+
+def Http2EmptyBody(certificate):
+    """DATA without end that has nothing in it."""
+    return Http2Endless(certificate, lambda stream: frame(1, 4, stream, STATUS_200),
+                        lambda stream: frame(0, 0, stream) * 1000)
+
+
+def Http2SlowBody(certificate):
+    return Http2Endless(certificate, lambda stream: frame(1, 4, stream, STATUS_200),
+                        lambda stream: frame(0, 0, stream, b" "), interval=0.3)
+
+
+def Http2EndlessHeaders(certificate):
+    """HEADERS, and CONTINUATION without end."""
+    return Http2Endless(certificate, lambda stream: frame(1, 0, stream, STATUS_200),
+                        lambda stream: frame(9, 0, stream, LONG_FIELD * 100))
+
+
+def Http2EndlessInformational(certificate):
+    return Http2Endless(certificate, lambda stream: b"",
+                        lambda stream: frame(1, 4, stream, STATUS_103))
+
+
+class Http2Push(BadHttp2):
+    """Promises what the client said it does not want, and answers nothing else."""
+
+    def on_end(self, wire, stream):
+        wire.sendall(frame(5, 4, stream, struct.pack(">I", 2) + STATUS_200))

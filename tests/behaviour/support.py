@@ -10,6 +10,7 @@ import collections
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -337,6 +338,16 @@ class Agent(Program):
         result = self.command("status", "--json")
         assert result.returncode == 0, (result.returncode, result.stderr)
         return json.loads(result.stdout)
+
+    def cpu(self):
+        """Seconds of processor time that the daemon has used."""
+        fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory(self):
+        """The most bytes that the daemon has held."""
+        text = pathlib.Path(f"/proc/{self.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s*(\d+) kB", text)[1]) << 10
 
     def wait_until_empty(self, deadline=60):
         """Waits until nothing waits; returns the last status."""

@@ -21,6 +21,8 @@ def cases(made):
     except ImportError as error:
         raise rig.Skip(f"needs the modules of the tests: {error}") from error
     found = dict(test_transport.NEVER_DELIVERED)
+    for name, (make, _) in test_transport.HTTP2_NEVER_DELIVERED.items():
+        found[f"HTTP/2, {name}"] = lambda make=make: make(made.good)
     for fault in ("goaway", "graceful", "rst", "refused", "closed"):
         found[f"HTTP/2, {fault}"] = lambda fault=fault: badserver.Http2(made.good, fault)
     for name in ("wrong_name", "expired", "not_yet_valid", "unknown_issuer"):
