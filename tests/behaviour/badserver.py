@@ -376,6 +376,23 @@ class OldTls(Tls):
         self.context.set_ciphers("ALL:@SECLEVEL=0")
 
 
+class TlsCutOff(Tls):
+    """Reads a request, sends `answer` as it stands, then ends TCP: behind a close_notify
+    when `notified`, else without one, as anybody on the way could do it."""
+
+    def __init__(self, certificate, answer, notified=False):
+        super().__init__(certificate)
+        self.answer, self.notified = answer, notified
+
+    def serve(self, connection):
+        if not connection.read_request():
+            return
+        connection.send(self.answer)
+        if self.notified:  # closing alone says nothing
+            connection.socket.settimeout(5)
+            connection.socket.unwrap()
+
+
 HALF_A_SERVER_HELLO = b"\x16\x03\x03\x00\x7a\x02\x00\x00\x76\x03\x03"
 
 

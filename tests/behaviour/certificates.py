@@ -33,9 +33,10 @@ distinguished_name = names
 
 
 class Authority:
-    """Signs certificates; its own is `cert`. Only this module makes one."""
+    """Signs certificates; its own is `cert`, signed by `above` or by itself. Only this
+    module makes one."""
 
-    def __init__(self, folder, name):
+    def __init__(self, folder, name, above=None):
         self.folder = pathlib.Path(folder) / name
         self.folder.mkdir(parents=True)
         self.config = self.folder / "openssl.cnf"
@@ -44,9 +45,9 @@ class Authority:
         (self.folder / "serial").write_text("1000\n")
         self.cert, self.key = self.folder / "ca.pem", self.folder / "ca.key"
         self._request(name, self.key, self.folder / "ca.csr")
-        self._sign(self.folder / "ca.csr", self.cert, LONG_AGO, FAR_AHEAD,
-                   "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign",
-                   "-selfsign")
+        extensions = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign"
+        (above or self)._sign(self.folder / "ca.csr", self.cert, LONG_AGO, FAR_AHEAD, extensions,
+                              *(() if above else ("-selfsign",)))
 
     def issue(self, name, names=LOOPBACK, start=LONG_AGO, end=FAR_AHEAD, usage="serverAuth"):
         paths = [self.folder / f"{name}.{kind}" for kind in ("pem", "key", "csr")]
@@ -56,6 +57,21 @@ class Authority:
             extensions += f"\nsubjectAltName={names}"
         self._sign(paths[2], paths[0], start, end, extensions)
         return Certificate(paths[0], paths[1])
+
+    def chain(self, certificate):
+        """The same with this authority's own behind it, as a server has to show them."""
+        path = certificate.cert.with_suffix(".chain")
+        path.write_text(certificate.cert.read_text() + self.cert.read_text())
+        return Certificate(path, certificate.key)
+
+    def self_signed(self, name, names=LOOPBACK):
+        """Of nobody's authority: the server vouches for itself."""
+        cert, key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
+        self._openssl("req", "-config", self.config, "-x509", "-newkey", "ec", "-pkeyopt",
+                      "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", cert,
+                      "-days", "9999", "-subj", f"/CN={name}",
+                      "-addext", f"subjectAltName={names}", "-addext", "basicConstraints=CA:FALSE")
+        return Certificate(cert, key)
 
     def _request(self, name, key, request):
         self._openssl("req", "-config", self.config, "-new", "-newkey", "ec", "-pkeyopt",
@@ -89,6 +105,11 @@ class Certificates:
         self.ends_soon = authority.issue("ends-soon", end=soon.strftime("%Y%m%d%H%M%SZ"))
         self.not_yet_valid = authority.issue("not-yet-valid", start="20980101000000Z")
         self.unknown_issuer = stranger.issue("unknown-issuer")
+        self.self_signed = authority.self_signed("self-signed")
+        self.wrong_usage = authority.issue("wrong-usage", usage="clientAuth")
+        between = Authority(folder, "between", authority)
+        self.no_intermediate = between.issue("no-intermediate")
+        self.with_intermediate = between.chain(self.no_intermediate)
         self.client = authority.issue("client", names=None, usage="clientAuth")
 
 

@@ -289,17 +289,35 @@ def test_redirects_are_never_followed(status, spool, start):
 
 # ---- TLS ----
 
-@pytest.mark.parametrize("name", ["wrong_name", "expired", "not_yet_valid", "unknown_issuer"])
+BAD_CERTIFICATES = ["wrong_name", "expired", "not_yet_valid", "unknown_issuer", "self_signed",
+                    "wrong_usage", "no_intermediate"]
+
+
+@pytest.mark.parametrize("name", BAD_CERTIFICATES)
 def test_a_bad_certificate_holds_the_endpoint_and_no_byte_leaves(name, spool, certificates,
                                                                  start):
     with badserver.Tls(getattr(certificates, name)) as server:
         agent = start(server.url, f"ca_file = {certificates.ca}\n", QUICK)
-        spool.add()
+        watched = Watched(agent)
+        spool.add(request_body="x" * 3000)
         status = refused(agent, "held")
         assert "certificate" in status["destination"]["reason"]
         eventually(lambda: server.connections >= 3)  # it is tried again, to no avail
         assert (server.requests, server.body_bytes) == (0, 0)
         assert refused(agent, "held")
+        watched.is_calm()
+        # The operator mends it; the agent finds out by itself.
+        server.context.load_cert_chain(*certificates.good)
+        agent.wait_until_empty()
+        assert (server.requests, server.body_bytes > 3000) == (1, True)
+
+
+def test_a_certificate_with_its_intermediate_is_good(spool, certificates, start):
+    # Or the test above refuses it for something else.
+    with badserver.Tls(certificates.with_intermediate) as server:
+        agent = start(server.url, f"ca_file = {certificates.ca}\n")
+        spool.add()
+        assert agent.wait_until_empty()["delivered"] == 1
 
 
 def test_a_certificate_of_an_unknown_authority_is_refused_until_it_is_named(spool, start,
@@ -354,6 +372,56 @@ def test_older_tls_is_not_spoken(spool, certificates, start):
         spool.add()
         refused(agent)
         assert (server.requests, server.body_bytes) == (0, 0)
+
+
+LAST_CHUNK = b"0\r\n\r\n"
+UNTIL_THE_END = PLAIN_OK + b"Connection: close\r\n\r\n"
+CHUNKED = PLAIN_OK + b"Transfer-Encoding: chunked\r\n\r\n"
+TLS_NOT_COMPLETE = {
+    "no head": b"",
+    "half a head": PLAIN_OK + b"Content-Le",
+    "head without its end": PLAIN_OK + b"Content-Length: 0\r\n",
+    "no body": PLAIN_OK + b"Content-Length: 15\r\n\r\n",
+    "half a body": OK[:-5],
+    "half a body until the end": UNTIL_THE_END + OK_BODY[:-5],
+    "no chunk": CHUNKED,
+    "no last chunk": CHUNKED + b"f\r\n" + OK_BODY + b"\r\n",
+}
+TLS_COMPLETE = {
+    "a body": OK,
+    "an empty body": PLAIN_OK + b"Content-Length: 0\r\n\r\n",
+    "no content": b"HTTP/1.1 204 No Content\r\n\r\n",
+    "chunks": CHUNKED + b"f\r\n" + OK_BODY + b"\r\n" + LAST_CHUNK,
+    "no chunk but the last": CHUNKED + LAST_CHUNK,
+}
+
+
+@pytest.mark.parametrize("notified", [True, False])
+@pytest.mark.parametrize("name", TLS_NOT_COMPLETE)
+def test_tls_that_ends_within_an_answer_delivers_nothing(name, notified, spool, sink, certificates,
+                                                         start):
+    # Without close_notify it may be anybody on the way who ended it.
+    with badserver.TlsCutOff(certificates.good, TLS_NOT_COMPLETE[name], notified) as server:
+        agent = start(server.url, f"ca_file = {certificates.ca}\ntimeout = 5s\n")
+        watched = Watched(agent)
+        spool.add(request_body="x" * 3000)
+        assert re.search(REASONS, refused(agent)["destination"]["reason"])
+        watched.is_calm()
+        arrives_unaltered(agent, sink, spool.uuids()[0], "x" * 3000)
+        assert server.requests == 1 or not TLS_NOT_COMPLETE[name]  # which libcurl tries twice
+
+
+@pytest.mark.parametrize("notified", [True, False])
+@pytest.mark.parametrize("name", TLS_COMPLETE)
+def test_tls_that_ends_behind_a_complete_answer_delivers(name, notified, spool, certificates,
+                                                         start):
+    # Many servers never send close_notify; what told its length is not in doubt.
+    with badserver.TlsCutOff(certificates.good, TLS_COMPLETE[name], notified) as server:
+        agent = start(server.url, f"ca_file = {certificates.ca}\ntimeout = 5s\n")
+        spool.add()
+        eventually(lambda: server.requests == 1)
+        assert agent.wait_until_empty()["delivered"] == 1
+        assert server.requests == 1
 
 
 def test_a_client_certificate_is_shown_where_it_is_asked_for(spool, certificates, start):

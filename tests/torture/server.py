@@ -25,8 +25,10 @@ def cases(made):
         found[f"HTTP/2, {name}"] = lambda make=make: make(made.good)
     for fault in ("goaway", "graceful", "rst", "refused", "closed"):
         found[f"HTTP/2, {fault}"] = lambda fault=fault: badserver.Http2(made.good, fault)
-    for name in ("wrong_name", "expired", "not_yet_valid", "unknown_issuer"):
+    for name in test_transport.BAD_CERTIFICATES:
         found[f"TLS, {name}"] = lambda name=name: badserver.Tls(getattr(made, name))
+    for name, answer in test_transport.TLS_NOT_COMPLETE.items():
+        found[f"TLS ends: {name}"] = lambda answer=answer: badserver.TlsCutOff(made.good, answer)
     found["TLS 1.1"] = lambda: badserver.OldTls(made.good)
     for status in (300, 301, 307, 401, 403, 404, 405, 407, 408, 409, 418, 425, 429, 451, 499,
                    500, 502, 503, 504, 511, 599):
