@@ -2,10 +2,11 @@
 budget are used up, and adds up what they found. Each file beside this one that injects
 a fault inside the process uses it; they share their options and their last line:
 
-    {"fault": ..., "points": ..., "lost": ..., "altered": ..., "extra": ..., "seconds": ...,
-     "failed": [...], "skipped": null or a reason}
+    {"fault": ..., "points": ..., "of": ..., "lost": ..., "altered": ..., "extra": ...,
+     "seconds": ..., "failed": [...], "skipped": null or a reason}
 
-`extra` is the most that was delivered again after one failure.
+`extra` is the most that was delivered again after one failure. `of` is how many points there
+are, by count; where there is no natural end, how many are asked for. An early end shows so.
 """
 
 import argparse
@@ -31,12 +32,14 @@ class Result:
     def __init__(self, fault):
         self.fault = fault
         self.points = self.lost = self.altered = self.extra = self.failures = 0
+        self.of = 0
         self.failed = []
         self.skipped = None
         self.started = time.monotonic()
 
     def add(self, other):
         self.points += other["points"]
+        self.of += other["of"]
         self.lost += other["lost"]
         self.altered += other["altered"]
         self.extra = max(self.extra, other["extra"])
@@ -53,6 +56,7 @@ class Result:
                 {
                     "fault": self.fault,
                     "points": self.points,
+                    "of": self.of or None,
                     "lost": self.lost,
                     "altered": self.altered,
                     "extra": self.extra,

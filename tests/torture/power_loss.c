@@ -72,7 +72,7 @@ static uint64_t roll(struct life *life)
 static int record(void *self, struct shim_event *event)
 {
 	struct life *life = self;
-	if (event->call == SHIM_READ || event->call == SHIM_SIZE || event->call == SHIM_SHM_MAP ||
+	if (event->call == SHIM_READ || event->call == SHIM_SIZE || event->call >= SHIM_SHM_MAP ||
 	    (event->call == SHIM_OPEN && event->file != SHIM_DATABASE && !event->missing))
 		return SQLITE_OK;
 	if (life->count == life->room) {

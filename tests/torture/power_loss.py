@@ -5,11 +5,14 @@ which lose records by design: there it must find that."""
 
 import inside
 
+STATES = 250000
+
 
 def main():
-    options = inside.options(__doc__, 250000)
+    options = inside.options(__doc__, STATES)
     program = f"{options.build}/torture/power_loss"
     result = inside.Result("power loss, modelled")
+    result.of = STATES
     for mode in ("NORMAL", "OFF"):
         sensitive = inside.Result(mode)
         points = max(100, min(500, options.points // 20))

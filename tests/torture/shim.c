@@ -88,7 +88,9 @@ static int shim_size(sqlite3_file *file, sqlite3_int64 *size)
 static int shim_lock(sqlite3_file *file, int level)
 {
 	sqlite3_file *real = handle_of(file)->real;
-	return real->pMethods->xLock(real, level);
+	struct shim_event event = { .call = SHIM_LOCK };
+	int rc = show(handle_of(file), &event);
+	return rc != SQLITE_OK ? rc : real->pMethods->xLock(real, level);
 }
 
 static int shim_unlock(sqlite3_file *file, int level)
@@ -100,7 +102,9 @@ static int shim_unlock(sqlite3_file *file, int level)
 static int shim_reserved(sqlite3_file *file, int *held)
 {
 	sqlite3_file *real = handle_of(file)->real;
-	return real->pMethods->xCheckReservedLock(real, held);
+	struct shim_event event = { .call = SHIM_RESERVED };
+	int rc = show(handle_of(file), &event);
+	return rc != SQLITE_OK ? rc : real->pMethods->xCheckReservedLock(real, held);
 }
 
 static int shim_control(sqlite3_file *file, int op, void *argument)
@@ -132,7 +136,9 @@ static int shim_shm_map(sqlite3_file *file, int page, int size, int extend, void
 static int shim_shm_lock(sqlite3_file *file, int first, int count, int flags)
 {
 	sqlite3_file *real = handle_of(file)->real;
-	return real->pMethods->xShmLock(real, first, count, flags);
+	struct shim_event event = { .call = SHIM_SHM_LOCK };
+	int rc = (flags & SQLITE_SHM_UNLOCK) != 0 ? SQLITE_OK : show(handle_of(file), &event);
+	return rc != SQLITE_OK ? rc : real->pMethods->xShmLock(real, first, count, flags);
 }
 
 static void shim_shm_barrier(sqlite3_file *file)
@@ -192,16 +198,19 @@ static int shim_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int
 	return rc;
 }
 
+/* Of the file's two companions, which are all that is asked for or deleted by name. */
+static enum shim_file companion(const char *name)
+{
+	size_t length = strlen(name);
+	return length > 4 && strcmp(name + length - 4, "-wal") == 0 ? SHIM_WAL : SHIM_JOURNAL;
+}
+
 static int shim_delete(sqlite3_vfs *vfs, const char *name, int folder)
 {
 	struct shim *shim = vfs->pAppData;
-	size_t length = strlen(name);
-	struct shim_event event = { .call = SHIM_DELETE, .folder = folder != 0 };
+	struct shim_event event = { .call = SHIM_DELETE, .file = companion(name),
+		                    .folder = folder != 0 };
 	int rc = SQLITE_OK;
-	if (length > 4 && strcmp(name + length - 4, "-wal") == 0)
-		event.file = SHIM_WAL;
-	else
-		event.file = SHIM_JOURNAL;
 	if (access(name, F_OK) == 0)
 		rc = shim->on(shim->self, &event);
 	return rc != SQLITE_OK ? rc : shim->real->xDelete(shim->real, name, folder);
@@ -210,7 +219,9 @@ static int shim_delete(sqlite3_vfs *vfs, const char *name, int folder)
 static int shim_access(sqlite3_vfs *vfs, const char *name, int flags, int *out)
 {
 	struct shim *shim = vfs->pAppData;
-	return shim->real->xAccess(shim->real, name, flags, out);
+	struct shim_event event = { .call = SHIM_ACCESS, .file = companion(name) };
+	int rc = shim->on(shim->self, &event);
+	return rc != SQLITE_OK ? rc : shim->real->xAccess(shim->real, name, flags, out);
 }
 
 static int shim_full_path(sqlite3_vfs *vfs, const char *name, int size, char *out)

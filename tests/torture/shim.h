@@ -14,7 +14,12 @@ enum shim_call {
 	SHIM_SYNC,
 	SHIM_DELETE,
 	SHIM_SIZE,
+	/* From here on nothing that outlives a power cut. */
 	SHIM_SHM_MAP,
+	SHIM_SHM_LOCK, /* taking one; giving one back cannot fail */
+	SHIM_LOCK,     /* likewise */
+	SHIM_RESERVED,
+	SHIM_ACCESS,
 	SHIM_CALLS
 };
 

@@ -5,11 +5,15 @@ seeds also runs on the real spool, so that the model of it is known to be true."
 
 import inside
 
+SEEDS = 200000
+A_REAL_ONE = 500
+
 
 def main():
-    options = inside.options(__doc__, 200000)
+    options = inside.options(__doc__, SEEDS)
     result = inside.Result("simulation")
-    real = max(1, options.points // 500)
+    result.of = SEEDS + SEEDS // A_REAL_ONE
+    real = max(1, options.points // A_REAL_ONE)
     commands = [
         [*words, "--budget", options.budget * 0.9] for words in inside.shares(options)
     ]

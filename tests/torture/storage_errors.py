@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""Each call that SQLite makes to the storage fails, once and from then on: see storage_errors.c."""
+"""Each call that SQLite makes to the storage fails, once and from then on: see storage_errors.c.
+How many there are is counted in a life without a fault."""
 
 import inside
 

@@ -16,6 +16,7 @@
 
 struct tally {
 	uint64_t points, lost, altered;
+	uint64_t of;       /* how many points there are; 0: not known */
 	uint64_t extra;    /* delivered again after one failure, at most */
 	uint64_t failures; /* however many sentences are kept */
 	char sentences[TALLY_SENTENCES][240];
@@ -40,8 +41,9 @@ static inline void tally_fail(struct tally *tally, const char *format, ...)
 static inline int tally_print(const struct tally *tally)
 {
 	printf("{\"points\": %" PRIu64 ", \"lost\": %" PRIu64 ", \"altered\": %" PRIu64
-	       ", \"extra\": %" PRIu64 ", \"failures\": %" PRIu64 ", \"failed\": [",
-	       tally->points, tally->lost, tally->altered, tally->extra, tally->failures);
+	       ", \"extra\": %" PRIu64 ", \"of\": %" PRIu64 ", \"failures\": %" PRIu64
+	       ", \"failed\": [",
+	       tally->points, tally->lost, tally->altered, tally->extra, tally->of, tally->failures);
 	for (uint64_t i = 0; i < tally->failures && i < TALLY_SENTENCES; i++)
 		printf("%s\"%s\"", i > 0 ? ", " : "", tally->sentences[i]);
 	puts("]}");
