@@ -6,6 +6,10 @@
  *   eio     any call fails with EIO        enospc  a call that takes room: ENOSPC
  *   sync    fsync and fdatasync: EIO       quota   likewise: EDQUOT
  *   short   a pread or pwrite does half of it
+ *
+ * Each call is here by both of its names: a program that is built for files of any size
+ * calls the one that ends in 64. Taking a lock can fail, giving it back cannot: no file
+ * system that a spool may be on does that.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -16,7 +20,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -106,22 +112,55 @@ static int opened(int file, const char *path)
 OPEN(open)
 OPEN(open64)
 
-int openat(int folder, const char *path, int flags, ...)
-{
-	va_list rest;
-	va_start(rest, flags);
-	mode_t mode = (flags & O_CREAT) != 0 ? va_arg(rest, mode_t) : 0;
-	va_end(rest);
-	if (below(path))
-		FAIL_IF((flags & O_CREAT) != 0 ? ROOM : OTHER, -1);
-	return opened(REAL(openat)(folder, path, flags, mode), path);
-}
+#define OPENAT(name) \
+	int name(int folder, const char *path, int flags, ...) \
+	{ \
+		va_list rest; \
+		va_start(rest, flags); \
+		mode_t mode = (flags & O_CREAT) != 0 ? va_arg(rest, mode_t) : 0; \
+		va_end(rest); \
+		if (below(path)) \
+			FAIL_IF((flags & O_CREAT) != 0 ? ROOM : OTHER, -1); \
+		return opened(REAL(name)(folder, path, flags, mode), path); \
+	}
+OPENAT(openat)
+OPENAT(openat64)
 
+/* It is closed all the same, as Linux does it. */
 int close(int file)
 {
+	bool was_ours = is_ours(file);
 	if (file >= 0 && file < FILES)
 		atomic_store(&ours[file], false);
-	return REAL(close)(file);
+	int result = REAL(close)(file);
+	if (was_ours)
+		FAIL_IF(OTHER, -1);
+	return result;
+}
+
+#define CONTROL(name) \
+	int name(int file, int command, ...) \
+	{ \
+		va_list rest; \
+		va_start(rest, command); \
+		void *argument = va_arg(rest, void *); \
+		va_end(rest); \
+		bool locks = command == F_SETLK || command == F_SETLKW || command == F_OFD_SETLK || \
+			     command == F_OFD_SETLKW; \
+		bool asks = command == F_GETLK || command == F_OFD_GETLK; \
+		if (is_ours(file) && \
+		    (asks || (locks && ((const struct flock *)argument)->l_type != F_UNLCK))) \
+			FAIL_IF(OTHER, -1); \
+		return REAL(name)(file, command, argument); \
+	}
+CONTROL(fcntl)
+CONTROL(fcntl64)
+
+int flock(int file, int operation)
+{
+	if (is_ours(file) && (operation & LOCK_UN) == 0)
+		FAIL_IF(OTHER, -1);
+	return REAL(flock)(file, operation);
 }
 
 #define POSITIONED(name, buffer_type, call) \
@@ -166,24 +205,73 @@ ssize_t read(int file, void *buffer, size_t size)
 ON_FILE(fsync, SYNCS)
 ON_FILE(fdatasync, SYNCS)
 
-int ftruncate(int file, off_t size)
+#define TRUNCATE(name) \
+	int name(int file, off_t size) \
+	{ \
+		if (is_ours(file)) \
+			FAIL_IF(ROOM, -1); \
+		return REAL(name)(file, size); \
+	}
+TRUNCATE(ftruncate)
+TRUNCATE(ftruncate64)
+
+#define ALLOCATE(name) \
+	int name(int file, off_t from, off_t size) \
+	{ \
+		int error = is_ours(file) ? fault(ROOM) : 0; \
+		return error > 0 ? error : REAL(name)(file, from, size); \
+	}
+ALLOCATE(posix_fallocate)
+ALLOCATE(posix_fallocate64)
+
+#define STAT(name, type) \
+	int name(const char *path, type *into) \
+	{ \
+		if (below(path)) \
+			FAIL_IF(OTHER, -1); \
+		return REAL(name)(path, into); \
+	}
+STAT(stat, struct stat)
+STAT(stat64, struct stat64)
+STAT(lstat, struct stat)
+STAT(lstat64, struct stat64)
+
+#define FSTAT(name, type) \
+	int name(int file, type *into) \
+	{ \
+		if (is_ours(file)) \
+			FAIL_IF(OTHER, -1); \
+		return REAL(name)(file, into); \
+	}
+FSTAT(fstat, struct stat)
+FSTAT(fstat64, struct stat64)
+
+int access(const char *path, int mode)
 {
-	if (is_ours(file))
-		FAIL_IF(ROOM, -1);
-	return REAL(ftruncate)(file, size);
+	if (below(path))
+		FAIL_IF(OTHER, -1);
+	return REAL(access)(path, mode);
 }
 
-int ftruncate64(int file, off_t size)
+int chmod(const char *path, mode_t mode)
 {
-	if (is_ours(file))
-		FAIL_IF(ROOM, -1);
-	return REAL(ftruncate64)(file, size);
+	if (below(path))
+		FAIL_IF(OTHER, -1);
+	return REAL(chmod)(path, mode);
 }
 
-int posix_fallocate(int file, off_t from, off_t size)
+int fchmod(int file, mode_t mode)
 {
-	int error = is_ours(file) ? fault(ROOM) : 0;
-	return error > 0 ? error : REAL(posix_fallocate)(file, from, size);
+	if (is_ours(file))
+		FAIL_IF(OTHER, -1);
+	return REAL(fchmod)(file, mode);
+}
+
+int fchown(int file, uid_t user, gid_t group)
+{
+	if (is_ours(file))
+		FAIL_IF(OTHER, -1);
+	return REAL(fchown)(file, user, group);
 }
 
 int unlink(const char *path)
@@ -191,6 +279,20 @@ int unlink(const char *path)
 	if (below(path))
 		FAIL_IF(OTHER, -1);
 	return REAL(unlink)(path);
+}
+
+int rename(const char *from, const char *to)
+{
+	if (below(to))
+		FAIL_IF(ROOM, -1);
+	return REAL(rename)(from, to);
+}
+
+int link(const char *from, const char *to)
+{
+	if (below(to))
+		FAIL_IF(ROOM, -1);
+	return REAL(link)(from, to);
 }
 
 void *mmap(void *address, size_t size, int protection, int flags, int file, off_t at)

@@ -355,9 +355,10 @@ class World:
                          self.agent._environment())
 
     def memory(self):
-        """The most bytes that the running agent has held."""
+        """The most bytes that the running agent has held; 0 when it has just ended."""
         text = pathlib.Path(f"/proc/{self.agent.pid}/status").read_text()
-        return int(re.search(r"VmHWM:\s*(\d+) kB", text)[1]) << 10
+        held = re.search(r"VmHWM:\s*(\d+) kB", text)
+        return int(held[1]) << 10 if held else 0
 
     def cpu(self):
         fields = pathlib.Path(f"/proc/{self.agent.pid}/stat").read_text().rpartition(")")[2].split()
