@@ -8,17 +8,21 @@ A spool of rows small and big, keyed and not, with dead letters, half of it stil
 give: a page overwritten, zeroed, replaced by another; a range of bytes; the file or its
 -wal cut off; bits of the headers; the -wal of another spool; a broken -shm; another file
 altogether. Then, in an order that the point gives, an insert by a producer, the agent
-(drain), `init --salvage`, and the agent again.
+(drain, or run, which finds the damage or meets it at work), `init --salvage`, and the agent
+again.
 
 An acknowledged row none of whose pages was touched must have been delivered, as it was
 spooled, or still be there; every program must end with a code and a word of its own, and
-without spinning; after a salvage the file must be sound and the ledger add up.
+without spinning; after a salvage the file must be sound and the ledger add up. What SQLite
+can still read, run delivers before the salvage, with the damage in the file; and what SQLite
+calls damaged, run calls so, too, and says what to do.
 
 The last line printed is JSON for the table of `make torture`.
 """
 
 import argparse
 import collections
+import contextlib
 import json
 import os
 import pathlib
@@ -26,6 +30,7 @@ import random
 import re
 import resource
 import shutil
+import signal
 import sqlite3
 import struct
 import subprocess
@@ -37,13 +42,14 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "behavio
 
 PAGE = 4096
 ROWS = 64
+POINTS = 2000
 CPU_MAX = 6.0  # seconds of one program on a spool of this size: far above what it needs
 CODES = {0, 65, 74, 75, 77}
 
 arguments = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
 arguments.add_argument("--build", default="build")
 arguments.add_argument("--budget", type=float, default=600)
-arguments.add_argument("--points", type=int, default=2000)
+arguments.add_argument("--points", type=int, default=POINTS)
 arguments.add_argument("--seed", type=int, default=1)
 arguments.add_argument("--point", type=int, help="this one alone, and tell about it")
 arguments.add_argument("--kind", help="points of this kind of damage alone, such as zero_range")
@@ -84,8 +90,10 @@ class Template:
         reader.close()
         self.dead = set(self.spool.uuids("dead_letters"))
         self.waiting = set(self.spool.uuids())
+        ids = dict(self.spool.sql("SELECT uuid, id FROM interactions"))
         before = len(sink.uuids())
         assert support.Agent(folder / "agent", self.spool, sink.url).drain().returncode == 0
+        self.ids = ids
         self.posted = dict(sink.recorded()[before:])
         assert set(self.posted) == self.waiting
 
@@ -149,6 +157,8 @@ class Damage:
         kinds += [self.foreign_file] if dice.random() < 0.2 else []
         self.page_count = len(self.files[""]) // PAGE
         kind = dice.choice(kinds)
+        # The same can be done to a file that is in use.
+        self.in_place = folded and kind != self.foreign_file
         self.name = kind.__name__
         self.in_wal = {page for _, page in template.wal_frames()} if not folded else set()
         # Each page in its turn.
@@ -322,14 +332,119 @@ class Point:
     def drain(self):
         before = set(self.sink._names())
         result = self.program("drain")
+        self.collect(before)
+        return result
+
+    def collect(self, before):
+        """What one life of the agent delivered."""
+        once = collections.Counter()
         for name in sorted(set(self.sink._names()) - before):
             uuid, path = name[:-5].partition("-")[2], self.sink.record / name
-            self.delivered[uuid] += 1
+            once[uuid] += 1
             posted = self.template.posted.get(uuid)
             if posted is not None and path.read_bytes() != posted and uuid in self.untouched():
                 self.altered += 1
             path.unlink()
-        return result
+        self.delivered += once
+        # Nothing crashes here; but what was delivered may come again after the salvage, each
+        # record once: because the damage did not let it leave the spool (so it is kept in
+        # mind, for this life), or because the file had its page twice, and one is left.
+        twice = [uuid for uuid, count in once.items() if count > 1 and uuid in self.untouched()]
+        if twice:
+            raise Fault(f"one agent sent {len(twice)} records twice")
+
+    def can_be_read(self):
+        """The waiting rows that SQLite finds by their ids, as they were; and whether it
+        calls the file damaged meanwhile."""
+        found, damaged = set(), False
+        folder = self.folder / "copy"
+        folder.mkdir()
+        for end in ("", "-wal", "-shm"):
+            if pathlib.Path(f"{self.path}{end}").exists():
+                shutil.copy(f"{self.path}{end}", folder / f"spool.db{end}")
+        for uuid in self.template.waiting & self.untouched():
+            with contextlib.closing(sqlite3.connect(folder / "spool.db")) as reader:
+                try:
+                    row = reader.execute("SELECT uuid FROM interactions WHERE id >= ? ORDER BY id",
+                                         (self.template.ids[uuid],)).fetchone()
+                    if row == (uuid,):
+                        found.add(uuid)
+                except sqlite3.Error:
+                    damaged = True
+        shutil.rmtree(folder)
+        return found, damaged
+
+    def harm(self):
+        """Does the damage to the file as it is now, below those who have it open."""
+        sound, wanted = self.template.folded, bytes(self.damage.files[""])
+        with open(self.path, "r+b", buffering=0) as file:
+            for at in range(0, len(wanted), 512):
+                if wanted[at:at + 512] != sound[at:at + 512]:
+                    file.seek(at)
+                    file.write(wanted[at:at + 512])
+            if len(wanted) < len(sound):
+                file.truncate(len(wanted))
+
+    def live(self, meets):
+        """run finds the damage; or it `meets` it, at any moment of its work."""
+        before = set(self.sink._names())
+        expected, damaged = self.can_be_read()
+        if meets:
+            self.path.write_bytes(self.template.folded)
+        agent = support.Agent(self.folder / "agent", support.Spool(self.path), self.sink.url)
+        agent.spawn(agent.arguments("run"), agent._environment())
+        try:
+            if meets:
+                until = time.monotonic() + 10
+                while agent.alive() and "shipping" not in agent.errors() and \
+                        time.monotonic() < until:
+                    time.sleep(0.001)
+                time.sleep(self.dice.choice([0, 0.002, 0.01, 0.03]))
+                agent.signal(signal.SIGSTOP)
+                self.harm()
+                agent.signal(signal.SIGCONT)
+            if not self.damage.foreign:
+                self.insert()
+            until = time.monotonic() + 8
+
+            def missing():
+                here = {name[:-5].partition("-")[2] for name in
+                        set(self.sink._names()) - before}
+                return expected - here
+            while missing() and agent.alive() and time.monotonic() < until:
+                time.sleep(0.02)
+            time.sleep(0.1)
+            left = missing()
+            if agent.alive():
+                used = self.used(agent)
+                time.sleep(0.5)
+                if self.used(agent) - used > 0.3:
+                    raise Fault("run spins")
+                code = agent.stop(20)
+                if code != 0:
+                    raise Fault(f"run ended with {code} at SIGTERM: {agent.errors()[-300:]}")
+            else:
+                code = agent.wait()
+                if code not in CODES - {0}:
+                    raise Fault(f"run ended with {code}: {agent.errors()[-300:]}")
+        finally:
+            agent.kill9()
+            said = agent.errors()
+            self.story.append(f"{'run and meet' if meets else 'run'}: {agent.process.returncode}")
+            if arguments.point is not None:
+                print("run", agent.process.returncode, said, f"of {len(expected)}", sep="\n")
+        self.collect(before)
+        if left:
+            raise Fault(f"run ({code}) did not deliver {len(left)} of {len(expected)} that can be "
+                        f"read: {said[-400:]}")
+        if damaged and not meets and ("init --salvage" not in said or not re.search(
+                "damaged|cannot be read|malformed", said)):
+            raise Fault(f"run ({code}) does not say what is wrong and what to do: {said[-400:]}")
+
+    @staticmethod
+    def used(agent):
+        fields = pathlib.Path(f"/proc/{agent.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def insert(self):
         """As a producer would; what SQLite takes counts as acknowledged."""
@@ -390,8 +505,10 @@ class Point:
         order = self.dice.randrange(4)
         if order % 2 == 1 and not self.damage.foreign:
             self.insert()
-        if order < 2:
+        if order < 2 and self.dice.random() < 0.4:
             self.drain()
+        elif order < 2:
+            self.live(order == 0 and self.damage.in_place and self.dice.random() < 0.6)
         before = bytes(self.path.read_bytes())
         result = self.program("init", "--salvage")
         if self.damage.foreign:
@@ -418,7 +535,7 @@ class Point:
 
 def main():
     began = time.monotonic()
-    total = {"fault": "corrupted spool", "points": 0, "lost": 0, "altered": 0, "extra": 0,
+    total = {"fault": "corrupted spool", "points": 0, "of": POINTS, "lost": 0, "altered": 0, "extra": 0,
              "seconds": 0.0, "failed": [], "skipped": None}
     with tempfile.TemporaryDirectory(prefix="corruption-") as work:
         work = pathlib.Path(work)
