@@ -39,6 +39,7 @@ struct http {
 	bool cut;
 	bool headed; /* the final answer's header block came to its end */
 	bool framed; /* and says where the answer ends, other than by the connection's end */
+	bool closes; /* its connection is not used again */
 	size_t body_size, body_room;
 	char *body; /* grows as the answer does, up to HTTP_BODY_MAX */
 };
@@ -292,6 +293,8 @@ CURL *http_start(struct http *http, const struct ship_post *post, int64_t now)
 		http->body = NULL;
 		http->body_room = 0;
 	}
+	if (http->closes)
+		http->closes = curl_easy_setopt(http->easy, CURLOPT_FORBID_REUSE, 0L) != CURLE_OK;
 	http->ticket = post->ticket;
 	http->upload_size = post->size;
 	http->header_bytes = http->body_size = 0;
@@ -416,6 +419,9 @@ void http_result(struct http *http, CURLcode code, bool stuck, struct answer *an
 	*answer = (struct answer){ .kind = kind_of(http, code), .traffic = traffic_of(http) };
 	(void)curl_easy_getinfo(http->easy, CURLINFO_RESPONSE_CODE, &status);
 	if (stuck) {
+		/* With HTTP/2 it would be kept, and every retry go to a connection that is dead. While
+		 * others share it, it stays. */
+		http->closes = curl_easy_setopt(http->easy, CURLOPT_FORBID_REUSE, 1L) == CURLE_OK;
 		answer->kind = ANSWER_TIMEOUT;
 		answer->detail = "no progress, or no complete answer, within the timeout";
 		return;
