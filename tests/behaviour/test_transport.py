@@ -85,7 +85,8 @@ class Watched:
         at_rest = self.agent.cpu()
         assert SANITIZED or at_rest - self.before < 1.5, "it worked hard for nothing"
         time.sleep(0.5)
-        assert self.agent.cpu() - at_rest < 0.15, "it spins"
+        # Not much less than a spinning process gets where many others want the processor.
+        assert self.agent.cpu() - at_rest < (0.15 if SANITIZED else 0.035), "it spins"
         assert SANITIZED or self.agent.memory() < MEMORY_MAX, f"{self.agent.memory()} bytes"
 
 
