@@ -413,6 +413,18 @@ def test_tls_that_ends_within_an_answer_delivers_nothing(name, notified, spool, 
 
 
 @pytest.mark.parametrize("notified", [True, False])
+def test_an_answer_of_no_length_and_no_body_is_not_complete(notified, spool, sink, certificates,
+                                                            start):
+    # Its body may have been cut away, by anybody on the way; an empty one says its length.
+    with badserver.TlsCutOff(certificates.good, UNTIL_THE_END, notified) as server:
+        agent = start(server.url, f"ca_file = {certificates.ca}\ntimeout = 5s\n")
+        spool.add(request_body="x" * 3000)
+        eventually(lambda: server.requests == 1)
+        assert refused(agent)["destination"]["reason"]
+        arrives_unaltered(agent, sink, spool.uuids()[0], "x" * 3000)
+
+
+@pytest.mark.parametrize("notified", [True, False])
 @pytest.mark.parametrize("name", TLS_COMPLETE)
 def test_tls_that_ends_behind_a_complete_answer_delivers(name, notified, spool, certificates,
                                                          start):
@@ -692,6 +704,20 @@ def test_an_http2_server_at_fault_makes_the_record_wait(name, spool, sink, certi
         if name in HTTP2_CAPPED:
             assert 0 < server.sent < SENT_MAX
         arrives_unaltered(agent, sink, spool.uuids()[0], "x" * 3000)
+
+
+@pytest.mark.parametrize("name", ["silent", "no window for ever", "no streams", "endless body",
+                                  "endless headers"])
+def test_an_http2_server_that_is_good_again_gets_the_record_though_old_connections_are_not(
+        name, spool, certificates, start):
+    # A connection that answers nothing any more may stay open for ever; a new one is tried.
+    with HTTP2_NEVER_DELIVERED[name][0](certificates.good) as server:
+        agent = start(server.url, f"ca_file = {certificates.ca}\ntimeout = 1s\n", QUICK)
+        spool.add(request_body="x" * 3000)
+        refused(agent)
+        server.mended.set()
+        status = agent.wait_until_empty(15)
+        assert (status["delivered"], status["dead"]) == (1, 0)
 
 
 def curl_version():
