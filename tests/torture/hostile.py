@@ -290,16 +290,23 @@ class Lives:
         self.again()
 
 
+def take_away(hostile):
+    with hostile.writer() as connection:
+        for kind, name in connection.execute(
+                "SELECT type, name FROM sqlite_master WHERE name LIKE 'evil%'").fetchall():
+            connection.execute(f"DROP {kind} {name}")
+
+
 def mend(world, hostile):
     """What check and the words ask of an operator: takes away what is not the spool's own."""
     path, agent = world.spool.path, world.agent
     if path.exists() and not path.read_bytes()[:15] == b"SQLite format 3":
         path.unlink()
     if path.exists():
-        with hostile.writer() as connection:
-            for kind, name in connection.execute(
-                    "SELECT type, name FROM sqlite_master WHERE name LIKE 'evil%'").fetchall():
-                connection.execute(f"DROP {kind} {name}")
+        try:
+            take_away(hostile)
+        except sqlite3.DatabaseError:
+            hostile.clean = False   # SQLite cannot read this schema any more: see the salvage
     words = ["init"] if hostile.clean or not path.exists() else ["init", "--salvage"]
     done = agent.command(*words)
     # 65: what the hostile producer took away could not be read, of course.
@@ -369,8 +376,11 @@ def account(fault, world, hostile, lives, salvaged):
 def one(fault, number):
     dice = random.Random(f"{rig.options.seed}/{number}")
     label = f"--seed {rig.options.seed} point {number}"
-    with fault.point(label) as folder, rig.World(fault, folder) as world:
+    # Now and then the endpoint is slow or down: so there is a backlog to be done harm to.
+    script = dice.choice([None, "slow=600ms", "503"])
+    with fault.point(label) as folder, rig.World(fault, folder, script=script) as world:
         hostile = Hostile(world, dice)
+        world.insert(40)
         lives, honest = Lives(world, hostile), Honest(world)
         hostile.honest = honest
         try:
@@ -392,6 +402,7 @@ def one(fault, number):
             assert code == 0 or code in ENDINGS or (code == -signal.SIGBUS and hostile.shm_cut) or \
                 code == -signal.SIGTERM, f"SIGTERM: exit {code}: {said[-600:]}"
             lives.over()
+            world.sink.restart("ok")
             destroyed = account(fault, world, hostile, lives, mend(world, hostile))
             with fault.lock:
                 fault.destroyed += destroyed
