@@ -96,7 +96,7 @@ $(B)/tests/test_fuzz: $(fuzz_objects)
 $(addprefix $(B)/tests/,test_policy test_roster): unit_flags := -Wl,--wrap=malloc,--wrap=calloc
 # And here any call can (tests/unit/faults.h).
 wrapped := $(addprefix sqlite3_,step exec prepare_v2 prepare_v3 reset finalize open open_v2 close \
-    wal_checkpoint_v2 busy_handler create_function_v2 file_control db_config mprintf str_finish system_errno \
+    wal_checkpoint_v2 db_readonly busy_handler create_function_v2 file_control db_config mprintf str_finish system_errno \
     libversion_number) malloc calloc realloc \
     strdup strndup close access fsync fdatasync link rename unlink fchmod fchown opendir \
     geteuid nanosleep \

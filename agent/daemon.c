@@ -302,6 +302,37 @@ static bool something_left(struct spool *spool, int64_t last_id)
 	return status != SPOOL_END;
 }
 
+/* Why something is left, on standard error. */
+static void say_why(const struct report *report)
+{
+	char wait[LIMITS_WORDS_SIZE];
+	bool said = report->state != DESTINATION_UP || report->retrying > 0 ||
+	            report->storage[0] != '\0' || report->damaged_from != 0;
+	if (report->state == DESTINATION_PAUSED)
+		(void)fprintf(stderr, "reconify-agent: paused: %s\n", report->reason);
+	else if (report->state != DESTINATION_UP)
+		(void)fprintf(stderr, "reconify-agent: the endpoint is %s: %s\n",
+		              report_state_name(report->state), report->reason);
+	limits_wait_words(report, wall_ms(), wait);
+	if (wait[0] != '\0')
+		(void)fprintf(stderr, "reconify-agent: %s\n", wait);
+	for (size_t i = 0; i < report->app_count; i++)
+		if (report->apps[i].held) {
+			(void)fprintf(stderr, "reconify-agent: app %s is held: %s\n", report->apps[i].name,
+			              report->apps[i].reason);
+			said = true;
+		}
+	if (report->retrying > 0)
+		(void)fprintf(stderr, "reconify-agent: record %" PRId64 "%s fails by itself: %s\n",
+		              report->retrying_id, report->retrying > 1 ? " (and others)" : "",
+		              report->retrying_reason);
+	if (report->storage[0] != '\0')
+		(void)fprintf(stderr, "reconify-agent: %s\n", report->storage);
+	if (!said && wait[0] == '\0')
+		(void)fprintf(stderr, "reconify-agent: not all that waits was come to: 'reconify-agent status' "
+		              "says what is in the way, and 'check' looks for damage\n");
+}
+
 /* What came of it, on standard error; the exit code. */
 static int conclude(const struct drain *drain, const struct report *report)
 {
@@ -318,25 +349,8 @@ static int conclude(const struct drain *drain, const struct report *report)
 	              after.waiting);
 	if (!left && dead <= 0)
 		return EX_OK;
-	if (left && report->state == DESTINATION_PAUSED)
-		(void)fprintf(stderr, "reconify-agent: paused: %s\n", report->reason);
-	else if (left && report->state != DESTINATION_UP)
-		(void)fprintf(stderr, "reconify-agent: the endpoint is %s: %s\n",
-		              report_state_name(report->state), report->reason);
-	char wait[LIMITS_WORDS_SIZE];
-	limits_wait_words(report, wall_ms(), wait);
-	if (left && wait[0] != '\0')
-		(void)fprintf(stderr, "reconify-agent: %s\n", wait);
-	for (size_t i = 0; left && i < report->app_count; i++)
-		if (report->apps[i].held)
-			(void)fprintf(stderr, "reconify-agent: app %s is held: %s\n", report->apps[i].name,
-			              report->apps[i].reason);
-	if (left && report->retrying > 0)
-		(void)fprintf(stderr, "reconify-agent: record %" PRId64 "%s fails by itself: %s\n",
-		              report->retrying_id, report->retrying > 1 ? " (and others)" : "",
-		              report->retrying_reason);
-	if (left && report->storage[0] != '\0')
-		(void)fprintf(stderr, "reconify-agent: %s\n", report->storage);
+	if (left)
+		say_why(report);
 	if (dead > 0)
 		(void)fprintf(stderr, "reconify-agent: 'reconify-agent list --dead' says why\n");
 	if (left && report->damaged_from != 0) {

@@ -177,6 +177,12 @@ enum spool_status spool_mend_access(const char *path, struct spool_error *error)
 	return error->status;
 }
 
+/* It may not be done; else it could not be told. */
+static bool is_denial(int reason)
+{
+	return reason == EACCES || reason == EPERM || reason == EROFS;
+}
+
 /* A sentence of its own for everything that SQLite calls "unable to open". */
 static enum spool_status look_at_path(const char *path, enum spool_mode mode,
                                       struct spool_error *error)
@@ -204,9 +210,13 @@ static enum spool_status look_at_path(const char *path, enum spool_mode mode,
 		return error->status;
 	}
 	if (access(path, mode == SPOOL_READ ? R_OK : R_OK | W_OK) != 0) {
-		spool_say(error, SPOOL_DENIED, "%s: %s; the user needs to %s it (is it a member of the "
-		    "spool's group?)", path, strerror(errno),
-		    mode == SPOOL_READ ? "read" : "read and write");
+		int reason = errno;
+		if (!is_denial(reason))
+			spool_say(error, SPOOL_IO, "%s: %s", path, strerror(reason));
+		else
+			spool_say(error, SPOOL_DENIED, "%s: %s; the user needs to %s it%s", path,
+			          strerror(reason), mode == SPOOL_READ ? "read" : "read and write",
+			          reason == EROFS ? "" : " (is it a member of the spool's group?)");
 		return error->status;
 	}
 	return SPOOL_OK;
@@ -252,6 +262,8 @@ static int configure(struct spool *spool, enum spool_mode mode)
 	(void)sqlite3_wal_autocheckpoint(spool->db, 0);
 	/* The window of records that are known fits into this; the default is 2 MB. */
 	(void)sqlite3_exec(spool->db, "PRAGMA cache_size = -1024", NULL, NULL, NULL);
+	/* What a long reader made of the -wal is given back. */
+	(void)sqlite3_exec(spool->db, "PRAGMA journal_size_limit = 4194304", NULL, NULL, NULL);
 	(void)sqlite3_wal_hook(spool->db, note_commit, spool);
 	int rc = spool_know_delivered(spool);
 	return rc != SQLITE_OK ? rc : sqlite3_busy_handler(spool->db, wait_for_lock, NULL);
@@ -292,11 +304,15 @@ static bool lacks_shm(int rc)
 
 static int connect_with(struct spool *spool, enum spool_mode mode, bool alone)
 {
-	bool writable = access(spool->path, W_OK) == 0;
+	bool writable = access(spool->path, W_OK) == 0 || !is_denial(errno);
 	/* One thread at a time has this connection, so SQLite's own locking is of no use. */
 	int rc = sqlite3_open_v2(spool->path, &spool->db,
 	                         SQLITE_OPEN_NOMUTEX |
 	                         (writable ? SQLITE_OPEN_READWRITE : SQLITE_OPEN_READONLY), NULL);
+	/* What cannot be opened to be written SQLite opens to be read, whatever the reason. */
+	if (rc == SQLITE_OK && writable && mode != SPOOL_READ &&
+	    sqlite3_db_readonly(spool->db, "main") == 1)
+		rc = SQLITE_IOERR;
 	if (rc == SQLITE_OK) {
 		spool->shm = shm_guard(spool->db);
 		if (alone) /* before the first look */

@@ -166,7 +166,7 @@ NEVER_DELIVERED = {
 
 # What status says of them: something that an operator can act on, not only libcurl's words.
 REASONS = ("did not answer in time|broke before its answer was complete|could not be reached|"
-           "A proxy or a portal may have answered instead")
+           "A proxy or a portal may have answered instead|it may have been cut off")
 
 
 @pytest.mark.parametrize("name", NEVER_DELIVERED)

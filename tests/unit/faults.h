@@ -125,6 +125,12 @@ WRAP(int, sqlite3_exec,
 	return rc != SQLITE_OK ? rc : __real_sqlite3_exec(db, sql, row, context, error);
 }
 
+/* As it opens what it cannot open to be written. */
+WRAP(int, sqlite3_db_readonly, (sqlite3 *db, const char *name))
+{
+	return sqlite_fails("db_readonly") != SQLITE_OK ? 1 : __real_sqlite3_db_readonly(db, name);
+}
+
 WRAP(int, sqlite3_prepare_v2,
      (sqlite3 *db, const char *sql, int size, sqlite3_stmt **statement, const char **rest))
 {
