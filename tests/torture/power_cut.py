@@ -104,9 +104,15 @@ def some_cuts(fault, count):
 
 def one_cut(fault, world, name, where):
     world.accepted.off.clear()
+    before = len(world.accepted)
     with world.producers(3):
         world.spawn()
         time.sleep(fault.random.uniform(0.02, 0.35))
+        # On a machine that is busy, few come to an insert so soon.
+        for _ in range(500):
+            if len(world.accepted) > before:
+                break
+            time.sleep(0.01)
         world.accepted.off.set()   # an answer that comes from now on does not count
         cut(where)
         if fault.random.random() < 0.5:
