@@ -521,6 +521,21 @@ enum spool_status spool_next_record(struct spool *spool, int64_t from, int64_t t
 	return status;
 }
 
+/* Behind the row `id`, which reading from `from` meets: where it stands out of its place, other
+ * rows stand between. */
+static int64_t behind_row(struct spool *spool, bool dead, int64_t from, int64_t to, int64_t id)
+{
+	int64_t low = from < 1 ? 0 : from, high = id, found;
+	while (high - low > 1) {
+		int64_t middle = low + (high - low) / 2;
+		if (probe(spool, dead, middle, to, &found) == SPOOL_OK && found == id)
+			low = middle;
+		else
+			high = middle;
+	}
+	return high == id ? id + 1 : high;
+}
+
 enum spool_status spool_pass_damage(struct spool *spool, bool dead, int64_t from, int64_t to,
                                     int64_t *next)
 {
@@ -535,7 +550,7 @@ enum spool_status spool_pass_damage(struct spool *spool, bool dead, int64_t from
 		sqlite3_stmt *row;
 		bool sound = id > from && spool_load_row(spool, dead ? LOAD_DEAD : LOAD, id, &record,
 		                                         &row) == SPOOL_OK;
-		*next = sound ? id : id + 1;
+		*next = sound ? id : behind_row(spool, dead, from, to, id);
 	}
 	if (status != SPOOL_DAMAGED)
 		return status;

@@ -102,12 +102,14 @@ def test_receipts_go_in_time_and_at_once_when_they_are_no_longer_wanted(agent, s
 
 def test_a_killed_agent_leaves_a_receipt_for_each_record_that_left(agent, spool, sink):
     keep(agent, "30d")
+    sink.restart(script="ok*1500,slow=1m")
     spool.add_many([{}] * 3000)
     agent.run()
-    sink.wait_for(1000)
+    sink.wait_for(1500)
     agent.kill9()
     status = agent.status()
     assert status["waiting"] > 0 and len(receipts(agent)) == status["delivered"]
+    sink.restart()
     assert agent.drain().returncode == 0
     assert len(receipts(agent)) == 3000
 

@@ -92,9 +92,10 @@ def processes(number):
             wrapper = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups",
                        *wrapper, "sh", "-c", 'shift; exec "$0" "$@"', program]
         world.agent.wrapper = wrapper
+        # All before it starts: what root makes there is for a moment nobody else's.
         world.insert(20, session="s")
-        world.spawn()
         world.insert(10, size=4000)
+        world.spawn()
         ends_or_waits(world, 70, 71, 74)
         return rig.PER_CRASH
     return harm
