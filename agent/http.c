@@ -345,6 +345,12 @@ static bool read_queue(curl_socket_t socket, int64_t *acknowledged, int64_t *que
 	return true;
 }
 
+int64_t http_handed_over(curl_socket_t socket)
+{
+	int64_t acknowledged, queued;
+	return read_queue(socket, &acknowledged, &queued) ? acknowledged + queued : -1;
+}
+
 bool http_is_stuck(struct http *http, curl_socket_t shared, int64_t now)
 {
 	curl_off_t uploaded = 0;

@@ -48,6 +48,9 @@ CURL *http_easy(const struct http *http);
 /* The socket that libcurl uses for this transfer. */
 void http_on_socket(struct http *http, curl_socket_t socket);
 
+/* How many bytes were ever handed to the kernel to be sent on this connection; -1: not known. */
+int64_t http_handed_over(curl_socket_t socket);
+
 /* The ticket of the post under way. */
 void *http_ticket(const struct http *http);
 

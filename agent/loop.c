@@ -52,6 +52,8 @@
 #define TOGETHER 8     /* answers at most before what they make due is done: a crowd that is
                           answered together would else stay together */
 #define WATCHED_BUCKETS 512
+#define WRITES_IN_VAIN 16 /* ready to be written to so often in a row, with nothing to write, */
+#define WRITE_REST 100    /* a socket is left alone for so many ms */
 #define HOOK_LIMIT 60000      /* ms that a person's command may take, */
 #define HOOK_END 1000         /* and at the agent's end */
 #define EVENTS_MAX 256        /* that wait for their command */
@@ -73,6 +75,8 @@ struct watched {
 	curl_socket_t socket;
 	bool lasting;       /* a connection's own, watched until it is closed */
 	int wanted, polled; /* events: libcurl's wish, and what the kernel was told */
+	unsigned writable;  /* so often in a row, and nothing else */
+	int64_t handed_over;
 	struct loop *loop;
 	struct watched *next;
 };
@@ -109,7 +113,7 @@ struct loop {
 	struct watched *watched[WATCHED_BUCKETS];
 	curl_socket_t last_socket;
 	struct slot slots[SLOTS], *free_slots;
-	uv_timer_t curl_timer, stuck_timer;
+	uv_timer_t curl_timer, stuck_timer, rest_timer;
 	uv_prepare_t turn;
 	unsigned answered;
 	bool curl_due; /* to be seen to before the loop waits again */
@@ -555,6 +559,52 @@ static struct watched **place_of(struct loop *loop, curl_socket_t socket)
 	return place;
 }
 
+static void on_socket(uv_poll_t *poll, int status, int events);
+
+static void poll_for(struct watched *watched, int events)
+{
+	if (events == watched->polled)
+		return;
+	if (events == 0)
+		(void)uv_poll_stop(&watched->poll);
+	else if (uv_poll_start(&watched->poll, events, on_socket) != 0)
+		return;
+	watched->polled = events;
+}
+
+static void end_rests(uv_timer_t *timer)
+{
+	struct loop *loop = timer->data;
+	for (size_t i = 0; i < WATCHED_BUCKETS; i++)
+		for (struct watched *watched = loop->watched[i]; watched != NULL; watched = watched->next)
+			if (watched->wanted != 0)
+				poll_for(watched, watched->wanted);
+}
+
+/* With HTTP/2 libcurl wishes to write where the endpoint lets it write nothing (its window is
+ * closed), and the socket is ready for that all the time. Then it rests, until something is to
+ * be read. */
+static void rest_from_writing(struct watched *watched, int events)
+{
+	struct loop *loop = watched->loop;
+	if (uv_is_closing((uv_handle_t *)&watched->poll) || watched->wanted == 0)
+		return;
+	if (events != UV_WRITABLE) {
+		watched->writable = 0;
+		poll_for(watched, watched->wanted);
+		return;
+	}
+	if (++watched->writable < WRITES_IN_VAIN)
+		return;
+	int64_t before = watched->handed_over;
+	watched->handed_over = http_handed_over(watched->socket);
+	if (watched->handed_over != before || before < 0)
+		return;
+	poll_for(watched, watched->wanted & ~UV_WRITABLE);
+	if (!uv_is_active((uv_handle_t *)&loop->rest_timer))
+		arm(&loop->rest_timer, end_rests, WRITE_REST, 0);
+}
+
 static void on_socket(uv_poll_t *poll, int status, int events)
 {
 	struct watched *watched = poll->data;
@@ -573,6 +623,7 @@ static void on_socket(uv_poll_t *poll, int status, int events)
 	if (events & UV_WRITABLE)
 		flags |= CURL_CSELECT_OUT;
 	act_on(watched->loop, watched->socket, flags);
+	rest_from_writing(watched, events);
 	if (watched->loop->answered >= TOGETHER)
 		follow_up(watched->loop);
 }
@@ -660,8 +711,7 @@ static int watch_socket(CURL *easy, curl_socket_t socket, int what, void *contex
 	if (what == CURL_POLL_OUT || what == CURL_POLL_INOUT)
 		events |= UV_WRITABLE;
 	watched->wanted = events;
-	if (events != watched->polled && uv_poll_start(&watched->poll, events, on_socket) == 0)
-		watched->polled = events;
+	poll_for(watched, events);
 	return 0;
 }
 
@@ -1296,6 +1346,7 @@ static int init(struct loop *loop)
 	loop->uv.data = loop;
 	init_timer(loop, &loop->curl_timer);
 	init_timer(loop, &loop->stuck_timer);
+	init_timer(loop, &loop->rest_timer);
 	init_timer(loop, &loop->alarm);
 	init_timer(loop, &loop->poll_timer);
 	init_timer(loop, &loop->stop_timer);

@@ -196,7 +196,7 @@ def count_report(report, tally):
 def parallel(python):
     """Most behaviour is waiting, so several tests run side by side where they can."""
     found = subprocess.run([python, "-c", "import xdist"], stderr=subprocess.DEVNULL)
-    return ["-n", "4"] if found.returncode == 0 else []
+    return ["-n", "6"] if found.returncode == 0 else []
 
 
 def run_behaviour(build, runner, tally):

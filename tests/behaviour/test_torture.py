@@ -14,8 +14,8 @@ import support
 
 TORTURE = support.ROOT / "tests" / "torture"
 # One of each kind at least, where a fault has kinds (tests/torture/kinds.py).
-SAMPLES = {"kills": 20, "system_calls": 10, "io_errors": 10, "full_disk": 8, "power_cut": 4,
-           "clock": 6, "network": 5, "limits": 10, "server": 6, "hostile": 4}
+SAMPLES = {"kills": 20, "system_calls": 10, "io_errors": 6, "full_disk": 8, "power_cut": 4,
+           "clock": 6, "network": 5, "limits": 10, "server": 6, "hostile": 2}
 
 
 def sample(name):
