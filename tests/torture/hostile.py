@@ -174,9 +174,12 @@ class Hostile:
     # -- What is done to the files --
 
     def shm(self):
+        """Cut within its header, which SQLite then makes anew. Cut behind it, that says nothing,
+        and SQLite reads old pages and writes them back: so whoever may write may destroy, as by
+        DELETE."""
         path = pathlib.Path(f"{self.path}-shm")
         with contextlib.suppress(FileNotFoundError):
-            os.truncate(path, self.dice.choice([0, 100, 4096]))
+            os.truncate(path, self.dice.choice([0, 40]))
         # Who has it mapped dies of SIGBUS: SQLite's own answer.
         self.shm_cut = True
 
