@@ -151,7 +151,6 @@ static void advance_session(struct ship *ship, const struct job *job)
 	if (ship->scan != SCAN_SESSION)
 		return;
 	struct session *session = roster_find_session(&ship->roster, ship->scan_session);
-	/* not covered: one of which all was taken away, and forgotten, while it was read */
 	if (session != NULL && session->more_from == job->from)
 		session->more_from = job->end ? INT64_MAX : job->next;
 }

@@ -673,7 +673,7 @@ static bool count_rows(struct spool *spool, const char *sql, bool *damaged, int6
 	int rc = sqlite3_step(row);
 	if (rc == SQLITE_ROW)
 		*count = sqlite3_column_int64(row, 0);
-	*damaged = *damaged || (rc & 0xff) == SQLITE_CORRUPT;
+	*damaged = (rc & 0xff) == SQLITE_CORRUPT;
 	(void)sqlite3_finalize(row);
 	return rc == SQLITE_ROW;
 }

@@ -311,14 +311,15 @@ static bool attempt(struct place *place, const struct operation *operation,
 	return struck;
 }
 
-/* Where calls are many and alike, each kind of failure meets others of them; all the more
- * of them with THOROUGH in the environment. */
+/* Where calls are many and alike, each kind of failure meets others of them; all
+ * meet all with THOROUGH in the environment. */
 static void fail_with(struct place *place, const struct operation *operation,
                       const struct fault *kinds, size_t count, const char *before,
                       const char *after)
 {
-	int less = getenv("THOROUGH") != NULL ? 1 : 4;
-	int stride = operation->stride != 0 ? operation->stride * less : 1;
+	bool all = getenv("THOROUGH") != NULL;
+	int less = all ? 1 : 4;
+	int stride = operation->stride != 0 && !all ? operation->stride * less : 1;
 	for (size_t i = 0; i < count; i++) {
 		int step = kinds[i].memory ? less : stride;
 		for (int calls = (int)i % step;
@@ -1347,8 +1348,27 @@ static void an_opening_says_what_is_in_its_way(void **state)
 	/* A file that another made meanwhile is opened. */
 	assert_int_equal(open_failing(place, SPOOL_CREATE, "stat", missing, 0, false), SPOOL_OK);
 	assert_int_equal(open_failing(place, SPOOL_WORK, "stat", unreachable, 0, false), SPOOL_MISSING);
+	/* What may not be done is told from what could not be asked. */
+	static const struct {
+		int reason;
+		enum spool_mode mode;
+		enum spool_status status;
+		const char *says;
+	} refusals[] = {
+		{ EACCES, SPOOL_WORK, SPOOL_DENIED, "read and write it (is it a member" },
+		{ EPERM, SPOOL_READ, SPOOL_DENIED, "read it (is it a member" },
+		{ EROFS, SPOOL_WORK, SPOOL_DENIED, "Read-only file system; the user needs to read and write it" },
+		{ EIO, SPOOL_WORK, SPOOL_IO, "Input/output error" },
+	};
+	for (size_t i = 0; i < sizeof refusals / sizeof refusals[0]; i++) {
+		const struct fault refused = { .name = "", .system = refusals[i].reason };
+		assert_int_equal(open_failing(place, refusals[i].mode, "access", refused, 0, true),
+		                 refusals[i].status);
+		assert_non_null(strstr(place->error.sentence, refusals[i].says));
+		assert_true(refusals[i].reason != EROFS || !strstr(place->error.sentence, "member"));
+	}
 	/* Without a -shm it is read as it stands, also with letters that mean something in a URI. */
-	assert_int_equal(open_failing(place, SPOOL_READ, "exec", cannot, 1, false), SPOOL_OK);
+	assert_int_equal(open_failing(place, SPOOL_READ, "exec", cannot, 2, false), SPOOL_OK);
 	assert_int_equal(open_failing(place, SPOOL_READ, NULL, neither, 8, true), SPOOL_IO);
 	/* Nor can it be where nothing is as SQLite wants it. */
 	assert_int_equal(open_failing(place, SPOOL_READ, "db_config", full, 0, true), SPOOL_FULL);
@@ -1369,7 +1389,7 @@ static void an_opening_says_what_is_in_its_way(void **state)
 	fail_after(&io, INT_MAX, false); /* nothing, but nobody waits */
 	assert_int_equal(open_as(place, SPOOL_WORK), SPOOL_FOREIGN);
 	faults.only = "exec";
-	fail_after(&busy, 4, true);
+	fail_after(&busy, 5, true);
 	assert_int_equal(open_as(place, SPOOL_CREATE), SPOOL_BUSY);
 	assert_true(stop_failing());
 	write_file(place->path, "x", 1);
