@@ -82,6 +82,7 @@ void meter_close(struct ship *ship)
 	/* What did not fit goes first when the limit ends, or smaller ones would always
 	 * come before it. */
 	struct item *item = ship->closed ? roster_find(roster, first) : NULL;
+	/* not covered: what was ready is cold now, or forgotten */
 	if (item != NULL && item->state == COLD)
 		roster_prefer(roster, item);
 	bool waits = ship->closed && roster->cold.count > 0;

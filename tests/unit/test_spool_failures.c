@@ -1369,7 +1369,7 @@ static void an_opening_says_what_is_in_its_way(void **state)
 	}
 	/* Without a -shm it is read as it stands, also with letters that mean something in a URI. */
 	assert_int_equal(open_failing(place, SPOOL_READ, "exec", cannot, 2, false), SPOOL_OK);
-	assert_int_equal(open_failing(place, SPOOL_READ, NULL, neither, 8, true), SPOOL_IO);
+	assert_int_equal(open_failing(place, SPOOL_READ, NULL, neither, 9, true), SPOOL_IO);
 	/* Nor can it be where nothing is as SQLite wants it. */
 	assert_int_equal(open_failing(place, SPOOL_READ, "db_config", full, 0, true), SPOOL_FULL);
 	begin_again(place, false);
@@ -1413,7 +1413,7 @@ static void a_name_that_means_something_in_a_uri_is_read_all_the_same(void **sta
 	(void)snprintf(place->path, sizeof place->path, "%s/100%% a?b#c.db", place->folder);
 	begin_again(place, false);
 	faults.only = "exec";
-	fail_after(&cannot, 1, false);
+	fail_after(&cannot, 2, false); /* the first look into the file */
 	assert_int_equal(open_as(place, SPOOL_READ), SPOOL_OK);
 	assert_true(stop_failing());
 	struct record record;
@@ -1710,7 +1710,7 @@ static void a_spool_that_another_made_meanwhile_is_opened(void **state)
 	faults.meanwhile = make_it;
 	faults.context = place;
 	faults.only = "exec";
-	fail_after(&busy, 6, false);
+	fail_after(&busy, 7, false);
 	assert_int_equal(open_as(place, SPOOL_CREATE), SPOOL_OK);
 	(void)stop_failing();
 	faults.meanwhile = NULL;
