@@ -672,10 +672,14 @@ static void prepare_scan(struct ship *ship)
 	job->build = may_build(ship) && ship->careful == 0;
 	if (ship->stopping)
 		return;
-	if (place != APP_PLACES && !flow_has_hands_full(ship) &&
+	/* A held app may have a long way to its probe: others go on meanwhile. */
+	bool yields = ship->app_looked_at && (ship->roster.hungry != NULL || wants_more(ship));
+	ship->app_looked_at = false;
+	if (place != APP_PLACES && !yields && !flow_has_hands_full(ship) &&
 	    (ship->careful == 0 || job->load_count == 0) && memory_room(ship) >= ship->need) {
 		job->scan = SCAN_APP;
 		job->app = place;
+		ship->app_looked_at = true;
 		prepare_tried(ship, &ship->apps[place]);
 		job->build = true;
 		job->room_entries = 1;

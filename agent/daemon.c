@@ -306,7 +306,7 @@ static bool something_left(struct spool *spool, int64_t last_id)
 static void say_why(const struct report *report)
 {
 	char wait[LIMITS_WORDS_SIZE];
-	bool said = report->state != DESTINATION_UP || report->retrying > 0 ||
+	bool said = report->state != DESTINATION_UP || report->retrying_id != 0 ||
 	            report->storage[0] != '\0' || report->damaged_from != 0;
 	if (report->state == DESTINATION_PAUSED)
 		(void)fprintf(stderr, "reconify-agent: paused: %s\n", report->reason);
@@ -322,7 +322,7 @@ static void say_why(const struct report *report)
 			              report->apps[i].reason);
 			said = true;
 		}
-	if (report->retrying > 0)
+	if (report->retrying_id != 0)
 		(void)fprintf(stderr, "reconify-agent: record %" PRId64 "%s fails by itself: %s\n",
 		              report->retrying_id, report->retrying > 1 ? " (and others)" : "",
 		              report->retrying_reason);

@@ -116,6 +116,7 @@ struct ship {
 	enum job_scan scan;
 	uint64_t scan_session;
 	size_t scan_app;
+	bool app_looked_at; /* by the last job, for a probe */
 
 	enum spool_status storage;
 	unsigned storage_failures;

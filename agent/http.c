@@ -38,7 +38,8 @@ struct http {
 	int64_t handshake; /* bytes that opening a connection is likely to cost */
 	bool cut;
 	bool headed; /* the final answer's header block came to its end */
-	bool framed; /* and says where the answer ends, other than by the connection's end */
+	bool interim; /* and is not the final answer's yet */
+	bool framed; /* by HTTP/2, or in chunks */
 	bool closes; /* its connection is not used again */
 	size_t body_size, body_room;
 	char *body; /* grows as the answer does, up to HTTP_BODY_MAX */
@@ -103,11 +104,14 @@ static size_t keep_headers(char *line, size_t one, size_t size, void *context)
 {
 	struct http *http = context;
 	char value[HEADER_VALUE_SIZE];
+	const char *status;
 	value[0] = '\0';
 	(void)one;
 	http->header_bytes += size;
 	if (http->header_bytes > HTTP_HEADERS_MAX)
 		return 0;
+	if (http->headed && !http->interim)
+		return size; /* behind the last chunk: none of these counts */
 	switch (line[0]) {
 	case 'H':
 		if (size <= 5 || strncmp(line, "HTTP/", 5) != 0)
@@ -116,15 +120,12 @@ static size_t keep_headers(char *line, size_t one, size_t size, void *context)
 		http->retry_after[0] = http->date[0] = '\0';
 		http->headed = false;
 		http->framed = line[5] > '1';
+		status = memchr(line, ' ', size);
+		http->interim = status != NULL && status + 1 < line + size && status[1] == '1';
 		break;
 	case '\r':
 	case '\n':
 		http->headed = true;
-		break;
-	case 'C':
-	case 'c':
-		keep_value(value, line, size, "Content-Length:");
-		http->framed = http->framed || value[0] != '\0';
 		break;
 	case 'T':
 	case 't':
@@ -298,7 +299,7 @@ CURL *http_start(struct http *http, const struct ship_post *post, int64_t now)
 	http->ticket = post->ticket;
 	http->upload_size = post->size;
 	http->header_bytes = http->body_size = 0;
-	http->cut = http->headed = http->framed = false;
+	http->cut = http->headed = http->interim = http->framed = false;
 	http->retry_after[0] = http->date[0] = http->error[0] = '\0';
 	http->progress = INT64_MIN;
 	http->socket = CURL_SOCKET_BAD;
@@ -422,6 +423,7 @@ static int64_t traffic_of(const struct http *http)
 void http_result(struct http *http, CURLcode code, bool stuck, struct answer *answer)
 {
 	long status = 0;
+	curl_off_t length = -1;
 	*answer = (struct answer){ .kind = kind_of(http, code), .traffic = traffic_of(http) };
 	(void)curl_easy_getinfo(http->easy, CURLINFO_RESPONSE_CODE, &status);
 	if (stuck) {
@@ -454,7 +456,9 @@ void http_result(struct http *http, CURLcode code, bool stuck, struct answer *an
 		answer->body = http->body_size > 0 ? http->body : "";
 		answer->body_size = http->body_size;
 		answer->body_cut = http->cut;
-		answer->open_ended = !http->framed && status != 204; /* RFC 9112, 6.3 */
+		/* RFC 9112, 6.3; the length is what libcurl goes by, which is not all that is sent. */
+		(void)curl_easy_getinfo(http->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
+		answer->open_ended = !http->framed && length < 0 && status != 204;
 		answer->retry_after = http->retry_after[0] != '\0' ? http->retry_after : NULL;
 		answer->date = http->date[0] != '\0' ? http->date : NULL;
 		return;

@@ -90,7 +90,8 @@ static const struct rule too_long = {
 };
 static const struct rule open_ended = {
 	0, 0, VERDICT_UNAVAILABLE, false, "answer-without-end",
-	"the answer says success, but has neither a body nor a length: it may have been cut off"
+	"the answer says success, but has neither a body nor a length: it may have been cut off; an "
+	"endpoint that means it sends Content-Length: 0, or 204"
 };
 static const struct rule unreadable = {
 	0, 0, VERDICT_UNAVAILABLE, false, "answer-unreadable",

@@ -351,6 +351,11 @@ static enum spool_status connect_for(struct spool *spool, enum spool_mode mode,
 	if (rc == SQLITE_OK)
 		return SPOOL_OK;
 	enum spool_status status = spool_explain(error, spool->path, spool->db, rc);
+	/* SQLite itself has nothing to say of what connect_with() calls one. */
+	if (mode != SPOOL_READ && rc == SQLITE_IOERR && spool->db != NULL &&
+	    sqlite3_errcode(spool->db) == SQLITE_OK)
+		spool_say(error, SPOOL_IO, "%s: it can be opened to be read alone, though it may be written: "
+		    "see the kernel's log, and what confines the agent (AppArmor, SELinux)", spool->path);
 	if (mode == SPOOL_READ)
 		return lacks_shm(rc) && look_without_shm(spool, status == SPOOL_FULL) ? SPOOL_OK : status;
 	if (status != SPOOL_FULL || !spool_drop_ballast(spool))

@@ -159,6 +159,10 @@ NEVER_DELIVERED = {
         PLAIN_OK + b"Transfer-Encoding: gzip\r\nDate: x\r\n\r\n \r\n"),
     "neither body nor length, behind an informational": lambda: Scripted(
         b"HTTP/1.1 103 Early Hints\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"),
+    "no body, a length that does not count": lambda: Scripted(
+        PLAIN_OK + b"Transfer-Encoding: gzip\r\nContent-Length: 15\r\n\r\n"),
+    "no body, a length beyond all": lambda: Scripted(
+        PLAIN_OK + b"Content-Length: " + b"9" * 23 + b"\r\n\r\n"),
     "compressed unasked": lambda: Scripted(
         PLAIN_OK + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x00"),
 }
@@ -192,6 +196,9 @@ DELIVERED = {
     "http 1.0 until the end": lambda: Scripted(b"HTTP/1.0 200 OK\r\n\r\n" + OK_BODY),
     "empty, of length 0": lambda: Scripted(PLAIN_OK + b"Content-Length: 0\r\n\r\n"),
     "empty, in chunks": lambda: Scripted(PLAIN_OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    "a trailer like a status line": lambda: Scripted(
+        PLAIN_OK + b"Transfer-Encoding: chunked\r\n\r\nf\r\n" + OK_BODY +
+        b"\r\n0\r\nHTTP/1.1 x: y\r\nRetry-After: 99\r\n\r\n"),
     "no content": lambda: Scripted(b"HTTP/1.1 204 No Content\r\n\r\n"),
     "chunks": lambda: Scripted(PLAIN_OK + b"Transfer-Encoding: chunked\r\n\r\n3\r\n" + OK_BODY[:3] +
                                b"\r\nc;x=y\r\n" + OK_BODY[3:] + b"\r\n0\r\nX-Trailer: y\r\n\r\n"),

@@ -369,7 +369,7 @@ class Point:
                                          (self.template.ids[uuid],)).fetchone()
                     if row == (uuid,):
                         found.add(uuid)
-                except sqlite3.Error:
+                except (sqlite3.Error, UnicodeDecodeError):  # some in what SQLite says of it
                     damaged = True
         shutil.rmtree(folder)
         return found, damaged
