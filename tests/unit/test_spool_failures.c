@@ -1006,6 +1006,7 @@ static void the_wal_is_copied_back_after_the_settle_and_only_while_it_surely_has
 	struct place *place = *state;
 	begin_again(place, true);
 	assert_int_equal(grow_wal(place, CHECKPOINT_FRAMES), 1); /* where nobody asked for less */
+	assert_int_equal(tidy(place), 0);
 
 	begin_again(place, true);
 	spool_tidy_later(place->spool);
@@ -1028,6 +1029,8 @@ static void the_wal_is_copied_back_after_the_settle_and_only_while_it_surely_has
 	assert_int_equal(tidy(place), 1);
 
 	/* Nor is it put off for ever, or without room. */
+	place->spool->checkpoint_frames = 0; /* as a full disk asks for it */
+	assert_int_equal(grow_wal(place, 1), 1);
 	assert_int_equal(grow_wal(place, 3 * CHECKPOINT_FRAMES), 1);
 	assert_int_equal(grow_wal(place, CHECKPOINT_FRAMES), 0);
 	assert_true(spool_drop_ballast(place->spool));
