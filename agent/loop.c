@@ -612,8 +612,7 @@ static void on_socket(uv_poll_t *poll, int status, int events)
 	if (watched->wanted == 0) {
 		/* An idle connection that the other side closes; libcurl sees it when it would
 		 * use it again. */
-		(void)uv_poll_stop(poll);
-		watched->polled = 0;
+		poll_for(watched, 0);
 		return;
 	}
 	if (status < 0)

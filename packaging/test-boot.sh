@@ -129,8 +129,11 @@ inserted() {
 inserted_more_than() {
 	[ "$(inserted)" -gt "$1" ]
 }
+look_up() {
+	sqlite3 -cmd '.timeout 10000' "file:$spool?mode=ro" "$1"
+}
 waiting() {
-	sqlite3 -cmd '.timeout 10000' "file:$spool?mode=ro" 'SELECT count(*) FROM interactions'
+	look_up 'SELECT count(*) FROM interactions'
 }
 nothing_waits() {
 	[ "$(waiting)" = 0 ]
@@ -157,8 +160,8 @@ make_older() {
 	SQL
 }
 migrated() {
-	[ "$(sqlite3 -cmd '.timeout 10000' "file:$spool?mode=ro" 'PRAGMA user_version')" -gt 1 ] &&
-		[ "$(sqlite3 -cmd '.timeout 10000' "file:$spool?mode=ro" "SELECT count(*) FROM sqlite_master WHERE name IN
+	[ "$(look_up 'PRAGMA user_version')" -gt 1 ] &&
+		[ "$(look_up "SELECT count(*) FROM sqlite_master WHERE name IN
 			('interactions_known_key', 'dead_letters_died')")" = 2 ]
 }
 all_arrived() {

@@ -345,9 +345,10 @@ class Agent(Program):
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def memory(self):
-        """The most bytes that the daemon has held."""
+        """The most bytes that the daemon has held; 0 when it has just ended."""
         text = pathlib.Path(f"/proc/{self.pid}/status").read_text()
-        return int(re.search(r"VmHWM:\s*(\d+) kB", text)[1]) << 10
+        held = re.search(r"VmHWM:\s*(\d+) kB", text)
+        return int(held[1]) << 10 if held else 0
 
     def wait_until_empty(self, deadline=60):
         """Waits until nothing waits; returns the last status."""

@@ -200,9 +200,9 @@ def test_a_missing_part_is_named_and_neither_spins_nor_crashes(agent, spool, sin
     agent.run(ready=False)
     eventually(lambda: "shipping" in agent.errors() or not agent.alive(), what="it starts")
     posts_settle(sink, 1)
-    before = cpu(agent)
+    before = agent.cpu()
     time.sleep(1.5)
-    assert cpu(agent) - before < 0.7, "it spins"
+    assert agent.cpu() - before < 0.7, "it spins"
     assert agent.alive(), agent.errors()
     assert sent_twice(sink) == {}
     checked = agent.command("check")
@@ -214,12 +214,6 @@ def test_a_missing_part_is_named_and_neither_spins_nor_crashes(agent, spool, sin
     if answered.returncode != 0:
         assert str(spool.path) in answered.stderr
     assert agent.stop() == 0
-
-
-def cpu(agent):
-    """Seconds of processor time that the agent has used."""
-    fields = pathlib.Path(f"/proc/{agent.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 COLUMNS = ["model_id", "request_body", "response_body", "request_id", "request_at", "response_at",
@@ -349,9 +343,9 @@ def test_a_value_larger_than_max_record_blocks_nobody(agent, spool, sink, column
     eventually(lambda: any(b"good" in body for _, body in sink.recorded()), 20,
                "the good record arrives")
     time.sleep(0.3)
-    before = cpu(agent)
+    before = agent.cpu()
     time.sleep(1)
-    assert cpu(agent) - before < 0.5
+    assert agent.cpu() - before < 0.5
     if column != "app":
         eventually(lambda: spool.count() == 0, what="it is a dead letter")
         assert spool.sql("SELECT reason FROM dead_letters")[0][0].startswith("too-big")
@@ -397,9 +391,9 @@ def test_random_bytes_over_pages_never_crash_or_spin(agent, spool, sink, seed):
     eventually(lambda: not agent.alive() or "shipping" in agent.errors(), what="a start, or not")
     posts_settle(sink, 1)
     if agent.alive():
-        before = cpu(agent)
+        before = agent.cpu()
         time.sleep(1)
-        assert cpu(agent) - before < 0.5, "it spins"
+        assert agent.cpu() - before < 0.5, "it spins"
         for command in ("status", "check"):
             # 69: the records of an app that is not configured wait.
             assert agent.command(command).returncode in (0, 65, 69, 74)

@@ -7,13 +7,11 @@ import collections
 import contextlib
 import os
 import pathlib
-import resource
 import shutil
 import signal
 import sqlite3
 import subprocess
 import tempfile
-import threading
 import time
 
 import pytest
@@ -24,16 +22,10 @@ from support import eventually
 IS_ROOT = os.geteuid() == 0
 
 
-def cpu(agent):
-    """Seconds of processor time that the agent has used."""
-    fields = pathlib.Path(f"/proc/{agent.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def assert_no_spin(agent, seconds=2):
-    before = cpu(agent)
+    before = agent.cpu()
     time.sleep(seconds)
-    assert cpu(agent) - before < seconds / 4, "it spins"
+    assert agent.cpu() - before < seconds / 4, "it spins"
 
 
 def sent_twice(sink):

@@ -419,9 +419,9 @@ class Point:
             time.sleep(0.1)
             left = missing()
             if agent.alive():
-                used = self.used(agent)
+                used = agent.cpu()
                 time.sleep(0.5)
-                if agent.alive() and self.used(agent) - used > 0.3:
+                if agent.alive() and agent.cpu() - used > 0.3:
                     raise Fault("run spins")
                 code = agent.stop(20)  # or it ended by itself, meanwhile
                 if code not in CODES:
@@ -443,11 +443,6 @@ class Point:
         if damaged and not meets and ("init --salvage" not in said or not re.search(
                 "damaged|cannot be read|malformed", said)):
             raise Fault(f"run ({code}) does not say what is wrong and what to do: {said[-400:]}")
-
-    @staticmethod
-    def used(agent):
-        fields = pathlib.Path(f"/proc/{agent.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def insert(self):
         """As a producer would; what SQLite takes counts as acknowledged."""

@@ -355,12 +355,7 @@ def account(fault, world, hostile, lives, salvaged):
                 if (request, response) != (world.offered[uuid]["request_body"],
                                            world.offered[uuid]["response_body"])]
     extra = sum(times.values()) - len(times)
-    with fault.lock:
-        fault.lost += len(lost)
-        fault.altered += len(altered)
-        fault.extra += extra
-    assert not lost, f"{len(lost)} of {len(world.accepted)} lost, such as {min(lost)}"
-    assert not altered, f"{len(altered)} altered, such as {altered[0]}"
+    world.tally(lost, altered, extra)
     # A record that is done with, but that what was planted keeps in the spool, is kept in
     # mind for one life: each next one may send it again, and what a SIGBUS cut off.
     assert not lives.twice, f"one agent sent {len(lives.twice)} twice, such as {min(lives.twice)}"

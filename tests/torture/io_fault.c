@@ -98,15 +98,19 @@ static int opened(int file, const char *path)
 	return file;
 }
 
+/* What every opening begins with. */
+#define TAKE_MODE_OR_FAIL(mode) \
+	va_list rest; \
+	va_start(rest, flags); \
+	mode_t mode = (flags & O_CREAT) != 0 ? va_arg(rest, mode_t) : 0; \
+	va_end(rest); \
+	if (below(path)) \
+		FAIL_IF((flags & O_CREAT) != 0 ? ROOM : OTHER, -1)
+
 #define OPEN(name) \
 	int name(const char *path, int flags, ...) \
 	{ \
-		va_list rest; \
-		va_start(rest, flags); \
-		mode_t mode = (flags & O_CREAT) != 0 ? va_arg(rest, mode_t) : 0; \
-		va_end(rest); \
-		if (below(path)) \
-			FAIL_IF((flags & O_CREAT) != 0 ? ROOM : OTHER, -1); \
+		TAKE_MODE_OR_FAIL(mode); \
 		return opened(REAL(name)(path, flags, mode), path); \
 	}
 OPEN(open)
@@ -115,12 +119,7 @@ OPEN(open64)
 #define OPENAT(name) \
 	int name(int folder, const char *path, int flags, ...) \
 	{ \
-		va_list rest; \
-		va_start(rest, flags); \
-		mode_t mode = (flags & O_CREAT) != 0 ? va_arg(rest, mode_t) : 0; \
-		va_end(rest); \
-		if (below(path)) \
-			FAIL_IF((flags & O_CREAT) != 0 ? ROOM : OTHER, -1); \
+		TAKE_MODE_OR_FAIL(mode); \
 		return opened(REAL(name)(folder, path, flags, mode), path); \
 	}
 OPENAT(openat)

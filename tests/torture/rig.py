@@ -17,7 +17,6 @@ import json
 import os
 import pathlib
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -354,24 +353,14 @@ class World:
         self.agent.spawn([*self.agent.wrapper, *self.agent.arguments(command, *more)],
                          self.agent._environment())
 
-    def memory(self):
-        """The most bytes that the running agent has held; 0 when it has just ended."""
-        text = pathlib.Path(f"/proc/{self.agent.pid}/status").read_text()
-        held = re.search(r"VmHWM:\s*(\d+) kB", text)
-        return int(held[1]) << 10 if held else 0
-
-    def cpu(self):
-        fields = pathlib.Path(f"/proc/{self.agent.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
     def calm(self, seconds=1.0):
         """The agent, which can do nothing at the moment, does nothing."""
-        before, start = self.cpu(), time.monotonic()
+        before, start = self.agent.cpu(), time.monotonic()
         time.sleep(seconds)
-        used, passed = self.cpu() - before, time.monotonic() - start
+        used, passed = self.agent.cpu() - before, time.monotonic() - start
         assert used < passed * 0.3 + 0.05, f"it spins: {used:.2f} s of CPU in {passed:.1f} s"
         if not SANITIZED:
-            assert self.memory() < RSS_MAX, f"it grew to {self.memory()} bytes"
+            assert self.agent.memory() < RSS_MAX, f"it grew to {self.agent.memory()} bytes"
 
     def ended(self, *codes):
         """The agent ended by itself: with one of `codes`, in words."""
@@ -420,12 +409,7 @@ class World:
                     and (bytes.fromhex(request).decode(), bytes.fromhex(response).decode()) !=
                     (self.offered[uuid]["request_body"], self.offered[uuid]["response_body"])]
         extra = sum(times.values()) - len(times)
-        with fault.lock:
-            fault.lost += len(lost)
-            fault.altered += len(altered)
-            fault.extra += extra
-        assert not lost, f"{len(lost)} of {len(self.accepted)} lost, such as {min(lost)}"
-        assert not altered, f"{len(altered)} altered, such as {altered[0]}"
+        self.tally(lost, altered, extra)
         assert extra <= extra_max, f"{extra} came twice, {extra_max} may: " \
             f"{[uuid for uuid, count in times.items() if count > 1][:3]}"
         strange = (set(times) | set(left)) - set(self.offered)
@@ -439,6 +423,15 @@ class World:
             self.look_at_the_order([uuid for uuid, _ in arrived])
         said = self.agent.errors()
         assert support.API_KEY not in said and support.APP_KEY not in said, "a key is in the log"
+
+    def tally(self, lost, altered, extra):
+        """Adds to the fault's counts; what is lost or altered fails the point."""
+        with self.fault.lock:
+            self.fault.lost += len(lost)
+            self.fault.altered += len(altered)
+            self.fault.extra += extra
+        assert not lost, f"{len(lost)} of {len(self.accepted)} lost, such as {min(lost)}"
+        assert not altered, f"{len(altered)} altered, such as {altered[0]}"
 
     def look_at_the_order(self, arrived):
         # A record's refusal lets its session go on before it is written down. When the
