@@ -707,7 +707,8 @@ def test_an_http2_server_at_fault_makes_the_record_wait(name, spool, sink, certi
         watched = Watched(agent)
         spool.add(request_body="x" * 3000)
         assert re.search(reason, refused(agent)["destination"]["reason"])
-        watched.is_calm(0.5 if "window" in name else 1.5)
+        # A flood is work for as long as a try lasts, and on a busy machine there were more.
+        watched.is_calm(0.5 if "window" in name else 1.5 * max(1, server.requests))
         if name in HTTP2_CAPPED:
             assert 0 < server.sent < SENT_MAX
         arrives_unaltered(agent, sink, spool.uuids()[0], "x" * 3000)
